@@ -1,0 +1,1 @@
+"""The dashboard: loads registered models and runs them."""

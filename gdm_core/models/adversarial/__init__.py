@@ -1,0 +1,1 @@
+"""Adversarial models: samples without a likelihood."""

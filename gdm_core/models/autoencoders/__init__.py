@@ -1,0 +1,1 @@
+"""Autoencoders with a prior over their codes: log p(x) is bounded from below."""

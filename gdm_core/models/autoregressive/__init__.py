@@ -1,0 +1,1 @@
+"""Autoregressive models: log p(x) is a sum of conditionals, exactly."""

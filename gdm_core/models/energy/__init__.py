@@ -1,0 +1,1 @@
+"""Energy-based models: log p(x) is known up to one constant, log Z."""

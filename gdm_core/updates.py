@@ -1,0 +1,89 @@
+"""Updates: how a model learns from one batch. Each owns its optimisers; the loop knows none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gdm_core.contract import Batch, TrainingConfig
+
+
+class GradientUpdate:
+    """Adam on `model.loss(batch)["loss"]`, with gradient-norm clipping where asked for."""
+
+    def __init__(self, model: nn.Module, config: TrainingConfig, clip_norm: float | None = None) -> None:
+        self.model, self.clip_norm = model, clip_norm
+        self.optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        metrics = self.model.loss(batch)
+        step(self.optimiser, metrics["loss"], self.clip_norm)
+        return {name: value.detach() for name, value in metrics.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"optimiser": self.optimiser.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.optimiser.load_state_dict(state["optimiser"])
+
+
+class AdversarialUpdate:
+    """Alternating steps of two players: `critic_steps` critic updates on each batch's images, then one of the generator.
+
+    The model supplies `critic_loss(batch)` and `generator_loss(batch)`; each optimiser holds one network's parameters,
+    and only that network's gradients are computed, so that neither player is ever moved by the other's loss.
+    """
+
+    def __init__(
+        self,
+        generator: nn.Module,
+        critic: nn.Module,
+        critic_loss: Callable[[Batch], Tensor],
+        generator_loss: Callable[[Batch], Tensor],
+        learning_rate: float,
+        betas: tuple[float, float] = (0.5, 0.999),
+        critic_steps: int = 1,
+    ) -> None:
+        self.losses = {"critic": critic_loss, "generator": generator_loss}
+        self.critic_steps = critic_steps
+        self.optimisers = {
+            "critic": torch.optim.Adam(critic.parameters(), lr=learning_rate, betas=betas),
+            "generator": torch.optim.Adam(generator.parameters(), lr=learning_rate, betas=betas),
+        }
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        players = ["critic"] * self.critic_steps + ["generator"]
+        losses = {player: self._step(player, batch) for player in players}
+        return {"loss": losses["critic"] + losses["generator"], **{f"{p}_loss": loss for p, loss in losses.items()}}
+
+    def _step(self, player: str, batch: Batch) -> Tensor:
+        loss = self.losses[player](batch)
+        optimiser = self.optimisers[player]
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            parameter.grad = gradient
+        optimiser.step()
+        return loss.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {player: optimiser.state_dict() for player, optimiser in self.optimisers.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for player, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state[player])
+
+
+def step(optimiser: torch.optim.Optimizer, loss: Tensor, clip_norm: float | None = None) -> None:
+    """One optimiser step down a loss."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    if clip_norm is not None:
+        nn.utils.clip_grad_norm_(_parameters(optimiser.param_groups), clip_norm)
+    optimiser.step()
+
+
+def _parameters(groups: Iterable[dict]) -> list[nn.Parameter]:
+    return [parameter for group in groups for parameter in group["params"]]

@@ -1,0 +1,1 @@
+"""Running the science: train, evaluate, register, serve."""
