@@ -1,0 +1,46 @@
+"""What a caller may ask of `sample` and `complete`, checked in one place, and the noise drawn for it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from gdm_core.contract import GenerativeModel
+
+
+def draw_uniforms(
+    model: GenerativeModel, n: int, labels: Tensor | None, temperature: float, generator: torch.Generator | None
+) -> Tensor:
+    """All the randomness of n images of a model without labels, one uniform per value: (n, C, H, W) on its device.
+
+    Drawn up front where the generator lives, so that a seed gives the same images on every device.
+    Raises ValueError for n < 1, for labels and for a temperature that is not positive.
+    """
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    if labels is not None:
+        raise ValueError(f"labels: {model.name} does not model labels, leave them out")
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature must be positive and finite, got {temperature}")
+    dtype = next(model.parameters()).dtype
+    home = "cpu" if generator is None else generator.device
+    return torch.rand(n, *model.data_shape, generator=generator, dtype=dtype, device=home).to(model.device)
+
+
+def check_completion(model: GenerativeModel, x: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """(x with unknown pixels 0, known as booleans (N, 1, H, W)); what x holds where it is not known plays no part.
+
+    Raises ValueError naming `known` for a wrong shape or values that are not 0 or 1, and for bad images.
+    """
+    _, height, width = model.data_shape
+    if known.dim() != 4 or tuple(known.shape[1:]) != (1, height, width) or known.shape[0] not in (1, x.shape[0]):
+        shape = f"(1 or {x.shape[0]}, 1, {height}, {width})"
+        raise ValueError(f"known must have shape {shape}, got {tuple(known.shape)}")
+    if not ((known == 0) | (known == 1)).all():
+        raise ValueError("known must hold only 0 (fill in) and 1 (keep)")
+    if tuple(x.shape[1:]) != model.data_shape:
+        model.check_images(x)  # raises, saying which shape it takes
+    mask = known.bool().expand(x.shape[0], -1, -1, -1)
+    return model.check_images(torch.where(mask, x, torch.zeros_like(x))), mask
