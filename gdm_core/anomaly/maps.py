@@ -56,7 +56,8 @@ MAP_METHODS = (
         PixelLikelihood, pixel_surprise,
     ),
     MapMethod(
-        "model_surprise", "surprise of each pixel", "The model's own surprise of each pixel.", SurpriseMap, model_surprise
+        "model_surprise", "surprise of each pixel", "The model's own surprise of each pixel.",
+        SurpriseMap, model_surprise,
     ),
     MapMethod(
         "reconstruction_error", "reconstruction error of each pixel",

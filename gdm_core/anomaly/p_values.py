@@ -52,7 +52,8 @@ def benjamini_hochberg(p: Tensor, rate: float) -> Tensor:
     check_rate(rate)
     if not len(p):
         return torch.zeros(0, dtype=torch.bool)
-    return torch.from_numpy(numpy.asarray(false_discovery_control(p.numpy()) <= rate))
+    on_the_line = rate * (1 + 1e-12)  # conformal p-values often equal rate i / N exactly, until N p / i is rounded
+    return torch.from_numpy(numpy.asarray(false_discovery_control(p.numpy()) <= on_the_line))
 
 
 def smallest_p(calibration_count: int) -> float:
@@ -67,8 +68,8 @@ def rate_warning(rate: float, calibration_count: int) -> str | None:
     needed = math.ceil(1 / rate) - 1
     return (
         f"At a false-alarm rate of {rate:.3g} nothing can be flagged: with {calibration_count} calibration images the "
-        f"smallest possible p-value is {smallest_p(calibration_count):.3g}. Choose a rate of at least that, or calibrate "
-        f"on at least {needed} images."
+        f"smallest possible p-value is {smallest_p(calibration_count):.3g}. Choose a rate of at least that, or "
+        f"calibrate on at least {needed} images."
     )
 
 

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from gdm_core.anomaly.complexity import code_length
@@ -108,7 +107,7 @@ def negative_bound(model: GenerativeModel, x: Tensor) -> Tensor:
     -log (1/k) sum_j p(x, z_j) / q(z_j | x), with the same noise for every image (Burda et al., Importance Weighted
     Autoencoders, 2016).
     """
-    weights = model.log_weights(x, BOUND_DRAWS, seeded_generator(0, "anomaly", "bound", device=model.device))  # (k, N)
+    weights = model.log_weights(x, BOUND_DRAWS, seeded_generator(0, "anomaly", "bound"))  # (k, N)
     return math.log(len(weights)) - weights.logsumexp(0)
 
 
@@ -126,13 +125,13 @@ def reconstruction(model: GenerativeModel, x: Tensor) -> Tensor:
 
 @scorer("critic", Discriminates, label="critic")
 def critic(model: Discriminates, x: Tensor) -> Tensor:
-    """How fake the image looks to the critic. It learnt to tell this model's samples from data, not to judge oddities."""
+    """How fake the image looks to the critic, which learnt to tell this model's samples from data, not oddities."""
     return -model.critic(x)
 
 
 @scorer("peak", PixelLikelihood, SurpriseMap, Reconstructs, label="strangest pixels")
 def peak(model: GenerativeModel, x: Tensor) -> Tensor:
-    """How strange the strangest pixels are: the mean of the top 5 % of the per-pixel map. It looks for small defects."""
+    """How strange the strangest pixels are: the mean of the top 5 % of the per-pixel map, for small defects."""
     surprise = map_for(model)(model, x).flatten(1)  # (N, H W)
     return surprise.topk(max(1, round(PEAK_SHARE * surprise.shape[1])), dim=1).values.mean(1)
 
