@@ -21,8 +21,13 @@ def LocalOrServedArtifacts(  # noqa: N802  (MLflow calls it as it calls a class)
     store = tracking_uri or get_tracking_uri()
     if not store.startswith("sqlite:///"):
         return MlflowArtifactsRepository(artifact_uri, tracking_uri=store, registry_uri=registry_uri)
+    return LocalArtifactRepository(local_path(artifact_uri, store).as_uri())
+
+
+def local_path(artifact_uri: str, store: str) -> Path:
+    """The file or folder of mlflow-artifacts:/PATH in a SQLite store; ValueError where PATH climbs out of it."""
     root = (Path(store.removeprefix("sqlite:///").partition("?")[0]).absolute().parent / "artifacts").resolve()
     place = (root / unquote(urlparse(artifact_uri).path).lstrip("/")).resolve()
     if not place.is_relative_to(root):
-        raise ValueError(f"{artifact_uri} climbs out of {root}; the store was tampered with")
-    return LocalArtifactRepository(place.as_uri())
+        raise ValueError(f"{artifact_uri} climbs out of {root}: the store was tampered with")
+    return place

@@ -6,6 +6,7 @@ import importlib.metadata
 import platform
 import re
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ def environment() -> dict[str, Any]:
     return {"python": platform.python_version(), "system": platform.platform(), "packages": package_versions()}
 
 
-def package_versions() -> dict[str, str]:
-    """name -> version of the direct dependencies that are installed."""
-    found = {name: _version(name) for name in direct_dependencies()}
+def package_versions(names: Iterable[str] | None = None) -> dict[str, str]:
+    """name -> version of those packages that are installed; of the direct dependencies where none are named."""
+    found = {name: _version(name) for name in names or direct_dependencies()}
     return {name: version for name, version in found.items() if version is not None}
 
 
