@@ -70,7 +70,7 @@ def train_feature_network(
     classes: int | None = None,
     *,
     features: int = 32,
-    steps: int = 400,
+    steps: int = 300,
     batch_size: int = 64,
     learning_rate: float = 2e-3,
     seed: int = 0,

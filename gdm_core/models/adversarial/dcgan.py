@@ -85,7 +85,7 @@ class DCGAN(GenerativeModel):
     the others.
     """
 
-    default_training = TrainingConfig(epochs=60, batch_size=64, learning_rate=2e-4)
+    default_training = TrainingConfig(epochs=40, batch_size=64, learning_rate=2e-4)
     pixel_kinds = ("real",)
 
     def __init__(self, data_shape: Sequence[int], latent_units: int = 100, channels: int = 64) -> None:

@@ -23,6 +23,7 @@ from gdm_core.contract import Batch, GenerativeModel, TrainingConfig
 from gdm_core.registry import register
 
 ACTIVATIONS_AT_ONCE = 2**23  # floats in one layer while weights are computed: 32 MB
+LARGEST_LOG_VARIANCE = 20.0  # of the posterior; the prior's is 0
 
 
 def multilayer(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
@@ -77,8 +78,8 @@ class VAE(GenerativeModel):
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z | x), each (N, latent)."""
-        mean, log_variance = self.encoder(x.flatten(1)).chunk(2, dim=-1)
-        return mean, log_variance
+        mean, raw = self.encoder(x.flatten(1)).chunk(2, dim=-1)
+        return mean, LARGEST_LOG_VARIANCE * (raw / LARGEST_LOG_VARIANCE).tanh()  # no weights make its exp overflow
 
     def pixel_distribution(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the Gaussian p(x | z), each (..., D); the mean in (0, 1) as in the paper."""
@@ -141,7 +142,8 @@ class VAE(GenerativeModel):
         z = temperature * self.sample_latent(n, generator)
         if self.pixels == "binary":
             probability = self.decode(z)
-            uniform = torch.rand(probability.shape, generator=generator, device=_source(generator, z))
+            source = z.device if generator is None else generator.device
+            uniform = torch.rand(probability.shape, generator=generator, device=source, dtype=z.dtype)
             return (uniform.to(z.device) < probability).to(z.dtype)
         mean, log_variance = self.pixel_distribution(z)
         x = mean + (0.5 * log_variance).exp() * standard_normal(mean.shape, mean, generator)
@@ -167,7 +169,3 @@ class VAE(GenerativeModel):
 
 def _divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1)
-
-
-def _source(generator: torch.Generator | None, like: Tensor) -> torch.device:
-    return like.device if generator is None else generator.device
