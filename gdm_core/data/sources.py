@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
+from gdm_core.data.binarized_mnist import load_binarized_mnist
 from gdm_core.data.dataset import DataError, ImageDataset, Split
+from gdm_core.data.folder import load_folder
 from gdm_core.data.splits import deal
+from gdm_core.data.torchvision_sets import TORCHVISION_SETS, load_torchvision_set
 
 DIGITS_SIZES = {"train": 1097, "validation": 150, "calibration": 250, "test": 300}
 
@@ -21,7 +23,7 @@ def data_root() -> Path:
 
 def list_datasets() -> list[str]:
     """The names `load_dataset` takes."""
-    return [*_SOURCES, "folder:PATH"]
+    return ["digits", *TORCHVISION_SETS, "binarized_mnist", "folder:PATH"]
 
 
 def load_dataset(
@@ -31,21 +33,30 @@ def load_dataset(
     size: int | None = None,
     channels: int | None = None,
     seed: int = 0,
+    download: bool = True,
 ) -> ImageDataset:
     """Load a data set by name; `folder:PATH` is a user's own folder of images, brought to `size` and `channels`.
 
-    `root` is where downloaded sets lie (default: `data_root()`), `seed` decides the splits that are not given.
-    Raises DataError where the name is unknown, or naming the file that is missing and what would supply it.
+    `root` is where downloaded sets lie (default: `data_root()`), `seed` decides the splits that are not given, and
+    `download=False` never asks the network. Raises DataError where the name is unknown, or naming the file that is
+    missing and what would supply it.
     """
-    if name not in _SOURCES:
+    if name.startswith("folder:"):
+        return load_folder(name.removeprefix("folder:"), 32 if size is None else size, channels or 1, seed)
+    if name not in list_datasets():
         raise DataError(f"unknown data set {name!r}; known are {', '.join(list_datasets())}")
     if size is not None or channels is not None:
         raise DataError(f"size and channels belong to folder data sets; {name} has its own")
     specification = {"name": name, "seed": seed} | ({} if root is None else {"root": str(root)})
-    return _SOURCES[name](Path(root) if root is not None else data_root(), seed, specification)
+    folder = data_root() if root is None else Path(root).expanduser()
+    if name in TORCHVISION_SETS:
+        return load_torchvision_set(name, folder, seed, download, specification)
+    if name == "binarized_mnist":
+        return load_binarized_mnist(folder, seed, specification)
+    return _load_digits(seed, specification)
 
 
-def _digits(root: Path, seed: int, specification: dict) -> ImageDataset:
+def _load_digits(seed: int, specification: dict) -> ImageDataset:
     """The 1,797 handwritten digits of scikit-learn: 8x8, 17 levels, embedded in the package."""
     from sklearn.datasets import load_digits
 
@@ -53,6 +64,3 @@ def _digits(root: Path, seed: int, specification: dict) -> ImageDataset:
     images = torch.from_numpy(bunch.images).to(torch.uint8).unsqueeze(1)  # (1797, 1, 8, 8)
     splits = deal(Split(images, torch.from_numpy(bunch.target).long()), DIGITS_SIZES, seed)
     return ImageDataset("digits", splits, 17, tuple(map(str, range(10))), specification=specification)
-
-
-_SOURCES: dict[str, Callable[[Path, int, dict], ImageDataset]] = {"digits": _digits}
