@@ -10,7 +10,6 @@ training data was. `params` choose what comes back:
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,6 @@ from gdm_core.anomaly.p_values import p_values
 from gdm_core.anomaly.scorers import score_images, scorers_for
 from gdm_core.randomness import seeded_generator
 from gdm_core.storage import load_model
-
-# MLflow would have its input typed as a list of records; ours is an array, which the signature describes.
-warnings.filterwarnings("ignore", message=".*type hints to the `predict`.*", category=UserWarning)
 
 
 class RegisteredModel(mlflow.pyfunc.PythonModel):
@@ -40,8 +36,7 @@ class RegisteredModel(mlflow.pyfunc.PythonModel):
             "sample": self.sample,
         }
 
-    # no type on model_input: MLflow would take it for a schema
-    def predict(self, context, model_input, params: dict[str, Any] | None = None) -> numpy.ndarray:  # noqa: ANN001
+    def predict(self, context: Any, model_input: numpy.ndarray, params: dict[str, Any] | None = None) -> numpy.ndarray:
         """What `params["method"]` names, as this file's first lines describe."""
         params = params or {}
         method = params.get("method", "score")

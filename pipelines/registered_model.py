@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from gdm_core.data.treatments import Treatment
 from gdm_core.registry import model_class
-from gdm_core.storage import DATA_FILES, Card, read_card
+from gdm_core.storage import DATA_FILES, Card, load_model
 from pipelines.environment import PACKAGES, package_versions
 from pipelines.store import client, store_errors
 from pipelines.tracker import StoreError
@@ -53,7 +53,7 @@ def register_folder(store: MlflowClient, run_id: str, directory: Path, name: str
 
     Raises StorageError where the folder is no model, StoreError where the store refuses.
     """
-    card = read_card(directory)
+    card = load_model(directory).card  # what cannot be loaded is not registered
     tags = {**_card_tags(card), **tags}
     with store_errors():
         return _version_of_run(store, name, run_id) or _new_version(store, run_id, directory, card, name, tags)

@@ -59,6 +59,17 @@ def runs(dataset: str | None = None, status: str | None = None, limit: int = 200
         return [_record(run, names) for run in found]
 
 
+def runs_tagged(tag: str, value: str) -> list[RunRecord]:
+    """The runs with a tag of exactly this value, newest first."""
+    if not store_exists():
+        return []
+    store = client()
+    with store_errors():
+        names = _experiments(store)
+        found = store.search_runs(list(names), f"tags.`{tag}` = '{_word(value)}'", max_results=PAGE) if names else []
+        return [_record(run, names) for run in found]
+
+
 def get_run(run_id: str) -> RunRecord:
     """One run; StoreError where there is none of this id."""
     return get_runs([run_id])[_known_id(run_id)]
