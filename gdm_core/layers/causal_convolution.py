@@ -99,7 +99,8 @@ class ConvolutionCache:
     def __init__(self, layer: CausalConvolution, n: int, width: int) -> None:
         self.layer, self.n, self.width = layer, n, width
         features = layer.in_bounds[-1]
-        columns = width + 2 * layer.reach if layer.reach else 1  # a 1x1 layer forgets a pixel when the next one comes
+        self.alone = layer.reach == 0 and layer.rows_above == 0  # a 1x1 layer forgets a pixel when the next one comes
+        columns = 1 if self.alone else width + 2 * layer.reach
         self.past = layer.weight.new_zeros(n, layer.rows_above, columns, features)  # the rows above
         self.current = layer.weight.new_zeros(n, columns, features)  # this row up to this pixel; never read beyond it
         self._copy_weights()
@@ -138,7 +139,7 @@ class ConvolutionCache:
     def _make_views(self, features: int) -> None:
         """Views of the row for every column and group, made once: slicing costs as much as a small product."""
         row, reach, bounds = self.current.flatten(1), self.layer.reach, self.layer.in_bounds
-        starts = [column * features if reach else 0 for column in range(self.width)]
+        starts = [0 if self.alone else column * features for column in range(self.width)]
         own = [start + reach * features for start in starts]  # where the pixel itself begins
         self.slots, self.windows = [], []
         for group, weight in enumerate(self.weights):
