@@ -1,0 +1,138 @@
+"""Contrastive divergence: learning a restricted Boltzmann machine by short Gibbs chains, without autograd.
+
+The gradient of the mean log-likelihood with respect to W is <h v'>_data - <h v'>_model. The second average is taken
+over visibles v_k that have gone through k Gibbs steps, started at the batch itself (CD-k) or where the chains of the
+step before stopped (persistent CD):
+
+    Delta W = learning_rate (<p(h = 1 | v_0) v_0'> - <p(h = 1 | v_k) v_k'>),   v_k sampled, not a probability.
+
+References: "Training Products of Experts by Minimizing Contrastive Divergence" (Hinton, 2002); "Training Restricted
+Boltzmann Machines using Approximations to the Likelihood Gradient" (Tieleman, 2008).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gdm_core.contract import Batch, Phase
+
+if TYPE_CHECKING:
+    from gdm_core.models.energy.rbm import RestrictedBoltzmannMachine
+
+
+class ContrastiveDivergence:
+    """One step of CD-k per batch; `chains` persistent ones, or None to start each chain at its training image.
+
+    The persistent chains start at zero: while the weights are still small, one Gibbs step forgets where it began.
+    Besides the parameters it keeps the model's `base_visible_bias`, the log-odds of the pixel means seen so far
+    (add-one smoothing), which is where annealing and sampling start. A model that has never been trained also gets
+    its `visible_bias` from the first batch's log-odds, so that the weights need not learn the mean image.
+    """
+
+    def __init__(
+        self,
+        model: RestrictedBoltzmannMachine,
+        learning_rate: float,
+        steps: int = 1,
+        chains: int | None = None,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> None:
+        self.model, self.learning_rate, self.steps = model, learning_rate, steps
+        self.momentum, self.weight_decay = momentum, weight_decay
+        self.velocity = {name: torch.zeros_like(parameter) for name, parameter in _parameters(model).items()}
+        self.chains = None if chains is None else model.visible_bias.new_zeros(chains, model.dimensions)
+        self.pixel_totals = torch.zeros_like(model.base_visible_bias, dtype=torch.float64)
+        self.images_seen = 0
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Learn from a batch. Returns, in nats per image and of the model before this step:
+
+        loss: the cross-entropy of the images under their mean-field reconstruction p(v | p(h | v)); it shows progress
+            but is not what is minimised (nothing computable is);
+        free_energy_gap: F(data) - F(chains), whose gradient this step follows; about 0 when the chains match the data.
+        """
+        with torch.autocast(batch.images.device.type, enabled=False):  # rounded probabilities would bias the chains
+            v_data = self.model.as_vectors(batch.images)
+            self._count_pixels(v_data)
+            v_model = self._run_chains(v_data)
+            metrics = self._metrics(v_data, v_model)
+            self._move(self.statistics(v_data, v_model))
+        return metrics
+
+    def statistics(self, v_data: Tensor, v_model: Tensor) -> dict[str, Tensor]:
+        """<.>_data - <.>_model for each parameter, from visibles (N, D) and (M, D)."""
+        h_data, h_model = self.model.hidden_probability(v_data), self.model.hidden_probability(v_model)
+        positive, negative = h_data.T @ v_data / len(v_data), h_model.T @ v_model / len(v_model)
+        return {
+            "weight": positive - negative,  # (hidden, visible)
+            "visible_bias": v_data.mean(0) - v_model.mean(0),
+            "hidden_bias": h_data.mean(0) - h_model.mean(0),
+        }
+
+    def _run_chains(self, v_data: Tensor) -> Tensor:
+        v = v_data if self.chains is None else self.chains
+        for _ in range(self.steps):
+            v = self.model.gibbs_step(v)
+        if self.chains is not None:
+            self.chains = v
+        return v
+
+    def _move(self, statistics: dict[str, Tensor]) -> None:
+        for name, parameter in _parameters(self.model).items():
+            step = statistics[name]
+            if name == "weight":
+                step = step - self.weight_decay * parameter
+            self.velocity[name].mul_(self.momentum).add_(step, alpha=self.learning_rate)
+            parameter.add_(self.velocity[name])
+
+    def _metrics(self, v_data: Tensor, v_model: Tensor) -> dict[str, Tensor]:
+        logits = self.model.visible_logits(self.model.hidden_probability(v_data))
+        loss = F.binary_cross_entropy_with_logits(logits, v_data, reduction="sum") / len(v_data)
+        gap = self.model.free_energy(v_data).mean() - self.model.free_energy(v_model).mean()
+        return {"loss": loss, "free_energy_gap": gap}
+
+    def _count_pixels(self, v_data: Tensor) -> None:
+        untrained = self.images_seen == 0 and not self.model.base_visible_bias.any()
+        self.pixel_totals += v_data.sum(0)
+        self.images_seen += len(v_data)
+        log_odds = ((self.pixel_totals + 1) / (self.images_seen - self.pixel_totals + 1)).log()
+        self.model.base_visible_bias.copy_(log_odds)
+        if untrained:
+            self.model.visible_bias.copy_(log_odds)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "velocity": self.velocity,
+            "chains": self.chains,
+            "pixel_totals": self.pixel_totals,
+            "images_seen": self.images_seen,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        device = self.pixel_totals.device
+        self.velocity = {name: value.to(device, copy=True) for name, value in state["velocity"].items()}
+        self.chains = None if state["chains"] is None else state["chains"].to(device, copy=True)
+        self.pixel_totals = state["pixel_totals"].to(device, copy=True)
+        self.images_seen = state["images_seen"]
+
+
+def decaying_phases(update: ContrastiveDivergence, learning_rate: float, epochs: int) -> Iterator[Phase]:
+    """One phase per epoch, all with the same update, the learning rate falling linearly: (1 - epoch / epochs) of it.
+
+    Persistent chains follow the model only if it moves slowly in the end: on the 8x8 digits a constant rate costs 6
+    nats. The rate is a function of the epoch alone, so that a resumed run finds it again.
+    """
+    for epoch in range(epochs):
+        update.learning_rate = learning_rate * (1 - epoch / epochs)
+        yield Phase("contrastive divergence", update, 1)
+
+
+def _parameters(model: RestrictedBoltzmannMachine) -> dict[str, Tensor]:
+    return {"weight": model.weight, "visible_bias": model.visible_bias, "hidden_bias": model.hidden_bias}

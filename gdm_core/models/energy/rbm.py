@@ -1,0 +1,229 @@
+"""A restricted Boltzmann machine: binary pixels v and binary hidden units h, each layer independent given the other.
+
+    E(v, h) = - b'v - c'h - h'Wv,     p(v) = sum over h of exp(-E(v, h)) / Z = exp(-F(v)) / Z,
+    F(v) = - b'v - sum_j softplus(c_j + W_j v)        (the free energy)
+
+Everything but Z is exact and cheap; Z is enumerated for small machines and estimated by annealing for others.
+
+References: "Information Processing in Dynamical Systems: Foundations of Harmony Theory" (Smolensky, 1986); learning
+as in contrastive_divergence.py; annealing as in "On the Quantitative Analysis of Deep Belief Networks" (Salakhutdinov
+and Murray, 2008). Ours: the learning rate falls linearly to zero over the training run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gdm_core.contract import GenerativeModel, Phase, TrainingConfig
+from gdm_core.layers.sampling_arguments import check_completion, draw_uniforms
+from gdm_core.models.energy.contrastive_divergence import ContrastiveDivergence, decaying_phases
+from gdm_core.registry import register
+
+MOST_ENUMERABLE_UNITS = 30  # 2^30 terms take minutes to hours; more would never end
+FRAMES = 50  # images `sample_steps` yields on the way
+BLOCK = 1 << 22  # numbers in memory at once where a sum runs over many combinations
+
+
+@register("rbm", family="energy", paper="Smolensky, 1986; Hinton, 2002; Tieleman, 2008")
+class RestrictedBoltzmannMachine(GenerativeModel):
+    """Arguments: `steps` is the k of CD-k; `persistent` keeps `chains` Gibbs chains between the learning steps instead
+    of starting at the data; `sampling_steps` is the length of the Gibbs chains that draw and complete images."""
+
+    default_training = TrainingConfig(epochs=100, batch_size=32, learning_rate=0.2)
+
+    def __init__(
+        self,
+        data_shape: Sequence[int],
+        hidden_units: int = 128,
+        steps: int = 1,
+        persistent: bool = True,
+        chains: int = 100,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        sampling_steps: int = 1000,
+    ) -> None:
+        super().__init__(data_shape)
+        counts = {"hidden_units": hidden_units, "steps": steps, "chains": chains, "sampling_steps": sampling_steps}
+        for name, value in counts.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not (0 <= momentum < 1 and weight_decay >= 0):
+            raise ValueError(f"momentum must be in [0, 1), weight_decay at least 0, got {momentum} and {weight_decay}")
+        self.steps, self.chains, self.sampling_steps = steps, chains if persistent else None, sampling_steps
+        self.momentum, self.weight_decay = momentum, weight_decay
+        self.weight = nn.Parameter(0.01 * torch.randn(hidden_units, self.dimensions))
+        self.visible_bias = nn.Parameter(torch.zeros(self.dimensions))
+        self.hidden_bias = nn.Parameter(torch.zeros(hidden_units))
+        self.register_buffer("base_visible_bias", torch.zeros(self.dimensions))  # where annealing and sampling start
+
+    # --- the two conditionals and the free energy, on vectors v (N, D) and h (N, hidden) ---
+
+    def as_vectors(self, x: Tensor) -> Tensor:
+        return x.flatten(1).to(self.weight.dtype)  # (N, D)
+
+    def hidden_logits(self, v: Tensor) -> Tensor:
+        return F.linear(v, self.weight, self.hidden_bias)  # (N, hidden)
+
+    def visible_logits(self, h: Tensor) -> Tensor:
+        return torch.addmm(self.visible_bias, h, self.weight)  # (N, D)
+
+    def hidden_probability(self, v: Tensor) -> Tensor:
+        """p(h = 1 | v), (N, hidden)."""
+        return torch.sigmoid(self.hidden_logits(v))
+
+    def free_energy(self, v: Tensor) -> Tensor:
+        """F(v) of vectors (N, D), (N,)."""
+        return -(v @ self.visible_bias) - _softplus(self.hidden_logits(v)).sum(1)
+
+    def energy(self, x: Tensor) -> Tensor:
+        """The free energy F(x), (N,) nats: p(x) = exp(-F(x)) / Z."""
+        return self.free_energy(self.as_vectors(self.check_images(x)))
+
+    # --- learning ---
+
+    def training_phases(self, config: TrainingConfig) -> Iterator[Phase]:
+        update = ContrastiveDivergence(
+            self, config.learning_rate, self.steps, self.chains, self.momentum, self.weight_decay
+        )
+        yield from decaying_phases(update, config.learning_rate, config.epochs)
+
+    # --- Gibbs sampling ---
+
+    @torch.no_grad()
+    def gibbs_step(self, v: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+        """h ~ p(h | v), then v ~ p(v | h), with all energies divided by `temperature`; (N, D) to (N, D)."""
+        for_hidden, for_visible = self._uniforms(len(v), generator)
+        h = _bernoulli(self.hidden_logits(v) / temperature, for_hidden)
+        return _bernoulli(self.visible_logits(h) / temperature, for_visible)
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The ends of n Gibbs chains of `sampling_steps` steps, binary (n, C, H, W).
+
+        The chains start at noise with the training pixels' frequencies. Raises ValueError for labels.
+        """
+        *_, last = self.sample_steps(n, labels, temperature, generator)
+        return last
+
+    def sample_steps(
+        self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Iterator[Tensor]:
+        """Yield where the chains of `sample` start, then where they stand at up to 50 moments on the way."""
+        noise = draw_uniforms(self, n, labels, temperature, generator)
+        v = _bernoulli(self.base_visible_bias, self.as_vectors(noise))
+        yield v.reshape(n, *self.data_shape)
+        every = -(-self.sampling_steps // FRAMES)
+        for step in range(1, self.sampling_steps + 1):
+            v = self.gibbs_step(v, temperature, generator)
+            if step % every == 0 or step == self.sampling_steps:
+                yield v.reshape(n, *self.data_shape)
+
+    @torch.no_grad()
+    def complete(
+        self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw the pixels where `known` is 0 given the others, by Gibbs chains whose known pixels are held fixed."""
+        x, known = check_completion(self, x, known)
+        if not len(x):
+            return x
+        fixed, held = self.as_vectors(x), self.as_vectors(known.expand_as(x)).bool()
+        noise = draw_uniforms(self, len(x), None, temperature, generator)
+        v = torch.where(held, fixed, _bernoulli(self.base_visible_bias, self.as_vectors(noise)))
+        for _ in range(self.sampling_steps):
+            v = torch.where(held, fixed, self.gibbs_step(v, temperature, generator))
+        return v.view_as(x)
+
+    def _uniforms(self, n: int, generator: torch.Generator | None) -> tuple[Tensor, ...]:
+        """One uniform per unit in one draw: (n, hidden) and (n, D). A generator draws on its own device."""
+        device = self.device if generator is None else generator.device
+        units = (len(self.hidden_bias), self.dimensions)
+        uniforms = torch.rand(n, sum(units), generator=generator, dtype=self.weight.dtype, device=device)
+        return uniforms.to(self.device).split(units, dim=1)
+
+    # --- the normalising constant ---
+
+    @torch.no_grad()
+    def anneal(self, n: int, betas: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Annealed importance sampling from the machine that knows only the pixels' frequencies: log w (n,), float64.
+
+        The distributions between have log p*_beta(v) = (1 - beta) b_0'v + beta b'v + sum_j softplus(beta a_j(v)),
+        a = c + W v, and b_0 = `base_visible_bias`; at beta = 0 log Z is known: sum_i softplus(b_0i) + hidden log 2.
+        `betas` increases from 0 to 1.
+        """
+        base, change = self.base_visible_bias, self.visible_bias - self.base_visible_bias
+        v = _bernoulli(base, self._uniforms(n, generator)[1])
+        log_w = (_softplus(base.double()).sum() + len(self.hidden_bias) * math.log(2)).repeat(n)
+        for colder, warmer in zip(betas[1:].tolist(), betas[:-1].tolist(), strict=True):
+            logits = self.hidden_logits(v)
+            log_w += (colder - warmer) * (v @ change).double()
+            log_w += (_softplus(colder * logits) - _softplus(warmer * logits)).sum(1)
+            for_hidden, for_visible = self._uniforms(n, generator)
+            h = _bernoulli(colder * logits, for_hidden)
+            v = _bernoulli(torch.addmm(base + colder * change, h, self.weight, alpha=colder), for_visible)
+        return log_w
+
+    def enumerable_units(self) -> int:
+        """The size of the smaller layer: the other one is summed in closed form."""
+        return min(self.weight.shape)
+
+    @torch.no_grad()
+    def exact_log_partition(self) -> Tensor:
+        """log Z, summing the smaller layer over all its states, a float64 scalar. ValueError above 30 units."""
+        units = self.enumerable_units()
+        if units > MOST_ENUMERABLE_UNITS:
+            raise ValueError(f"enumerating 2^{units} states is too much (at most 2^{MOST_ENUMERABLE_UNITS}): anneal")
+        weight, inner, outer = self.weight.double(), self.hidden_bias.double(), self.visible_bias.double()
+        if len(inner) > units:
+            weight, inner, outer = weight.T, outer, inner
+        bits = torch.arange(units, device=self.device)
+        totals = []
+        for states in torch.arange(2**units, device=self.device).split(max(1, BLOCK // len(outer))):
+            s = (states[:, None] >> bits & 1).double()  # (block, units)
+            totals.append((s @ inner + _softplus(s @ weight + outer).sum(1)).logsumexp(0))
+        return torch.stack(totals).logsumexp(0)
+
+    # --- views of the image ---
+
+    @torch.no_grad()
+    def surprise_map(self, x: Tensor) -> Tensor:
+        """-log p(x_i | all other pixels) in nats, (N, 1, H, W), summed over channels: softplus(F(x) - F(x, i flipped)).
+
+        Exact. Flipping pixel i moves the hidden logits by (1 - 2 x_i) W_i, so no flipped image is ever passed through.
+        """
+        v = self.as_vectors(self.check_images(x))
+        block = max(1, BLOCK // self.weight.numel())
+        surprise = torch.cat([_softplus(self._flip_gain(part)) for part in v.split(block)])
+        return surprise.view_as(x).sum(1, keepdim=True)
+
+    def _flip_gain(self, v: Tensor) -> Tensor:
+        """F(v) - F(v with pixel i flipped) for every pixel, (N, D)."""
+        sign, logits = 1 - 2 * v, self.hidden_logits(v)
+        moved = torch.addcmul(logits[:, :, None], sign[:, None, :], self.weight)  # (N, hidden, D)
+        return sign * self.visible_bias + _softplus(moved).sum(1) - _softplus(logits).sum(1, keepdim=True)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """p(h = 1 | x), (N, hidden)."""
+        return self.hidden_probability(self.as_vectors(self.check_images(x)))
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """p(v = 1 | h) at h = p(h = 1 | x), (N, C, H, W)."""
+        return torch.sigmoid(self.visible_logits(self.encode(x))).view_as(x)
+
+    def filters(self) -> Tensor:
+        """The incoming weights of each hidden unit, (hidden, C, H, W)."""
+        return self.weight.detach().reshape(-1, *self.data_shape)
+
+
+def _bernoulli(logits: Tensor, uniforms: Tensor) -> Tensor:
+    return (uniforms < torch.sigmoid(logits)).to(uniforms.dtype)
+
+
+def _softplus(x: Tensor) -> Tensor:
+    return F.softplus(x, threshold=40)  # the default of 20 is off by 2e-9, which float64 would show
