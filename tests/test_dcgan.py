@@ -115,6 +115,10 @@ def test_a_seed_repeats_and_temperature_scales_the_noise() -> None:
     assert torch.allclose(draw(0, temperature=0.0), model.decode(torch.zeros(4, 6)))
     with pytest.raises(ValueError, match="labels"):
         model.sample(2, labels=torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="temperature"):
+        model.sample(2, temperature=-1.0)
+    with pytest.raises(ValueError, match="n must"):
+        model.sample(0)
 
 
 def test_the_architecture_follows_the_paper() -> None:
@@ -158,3 +162,11 @@ def test_resuming_in_mid_epoch_is_bit_identical_buffers_included() -> None:
 def test_a_size_below_one_is_refused_by_name(argument: str) -> None:
     with pytest.raises(ValueError, match=argument):
         DCGAN((1, 3, 3), **{argument: 0})
+
+
+def test_half_precision_training_keeps_losses_and_weights_in_full() -> None:
+    model = small((1, 3, 3))
+    config = TrainingConfig(epochs=1, batch_size=4, precision="bfloat16")
+    *_, last = train(model, Images(), config)
+    assert all(total.dtype == torch.float32 and torch.isfinite(total) for total in last._totals.values())
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())

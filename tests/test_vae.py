@@ -143,6 +143,10 @@ def test_samples_are_images_of_their_kind_and_a_seed_repeats(pixels: str) -> Non
     assert torch.equal(draw(0), draw(0)) and not torch.equal(draw(0), draw(1))
     with pytest.raises(ValueError, match="labels"):
         model.sample(2, labels=torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="temperature"):
+        model.sample(2, temperature=-1.0)
+    with pytest.raises(ValueError, match="n must"):
+        model.sample(0)
 
 
 @torch.no_grad()
@@ -208,3 +212,11 @@ def test_resuming_in_mid_epoch_is_bit_identical() -> None:
 def test_a_size_below_one_is_refused_by_name(argument: str) -> None:
     with pytest.raises(ValueError, match=argument):
         VAE((1, 3, 3), **{argument: 0})
+
+
+def test_half_precision_training_keeps_losses_and_weights_in_full() -> None:
+    model = VAE((1, 3, 3))
+    config = TrainingConfig(epochs=1, batch_size=4, precision="bfloat16")
+    *_, last = train(model, Images(), config)
+    assert all(total.dtype == torch.float32 and torch.isfinite(total) for total in last._totals.values())
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gdm_core.contract import Batch, GenerativeModel, Phase, TrainingConfig
+from gdm_core.layers.latent_noise import check_latent_sampling, draw_normals
 from gdm_core.registry import register
 from gdm_core.updates import AdversarialUpdate
 
@@ -56,7 +57,7 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         image = self.layers(self.project(z).view(len(z), -1, *self.start))
-        return (image[:, :, : self.height, : self.width].tanh() + 1) / 2
+        return (image[:, :, : self.height, : self.width].to(z.dtype).tanh() + 1) / 2
 
 
 class Discriminator(nn.Module):
@@ -75,7 +76,7 @@ class Discriminator(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * 2 ** (stages - 1) * places, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(F.pad(2 * x - 1, self.padding)).squeeze(1)
+        return self.layers(F.pad(2 * x - 1, self.padding)).squeeze(1).to(x.dtype)
 
 
 @register("dcgan", family="adversarial", paper="Radford et al., 2016")
@@ -85,7 +86,7 @@ class DCGAN(GenerativeModel):
     the others.
     """
 
-    default_training = TrainingConfig(epochs=40, batch_size=64, learning_rate=2e-4)
+    default_training = TrainingConfig(epochs=30, batch_size=64, learning_rate=2e-4)
     pixel_kinds = ("real",)
 
     def __init__(self, data_shape: Sequence[int], latent_units: int = 100, channels: int = 64) -> None:
@@ -123,15 +124,12 @@ class DCGAN(GenerativeModel):
         self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
         """n images (n, C, H, W); `temperature` scales the noise: below 1 more typical images, fewer kinds."""
-        if labels is not None:
-            raise ValueError("dcgan is not conditional: it cannot sample given labels")
+        check_latent_sampling(self, n, labels, temperature)
         return self.decode(temperature * self.sample_latent(n, generator))
 
     def sample_latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n codes from N(0, I), (n, latent), drawn where `generator` lives."""
-        source = self.device if generator is None else generator.device
-        dtype = self.generator.project.weight.dtype
-        return torch.randn(n, self.latent_units, generator=generator, device=source, dtype=dtype).to(self.device)
+        """n codes from N(0, I), (n, latent)."""
+        return draw_normals(self, (n, self.latent_units), generator)
 
     def decode(self, z: Tensor) -> Tensor:
         """The image of each code, (N, C, H, W)."""

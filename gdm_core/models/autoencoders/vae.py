@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gdm_core.contract import Batch, GenerativeModel, TrainingConfig
+from gdm_core.layers.latent_noise import check_latent_sampling, draw_normals
 from gdm_core.registry import register
 
 ACTIVATIONS_AT_ONCE = 2**23  # floats in one layer while weights are computed: 32 MB
@@ -31,13 +32,6 @@ def multilayer(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Linear(inputs, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, outputs)
     )
-
-
-def standard_normal(shape: Sequence[int], like: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Normal noise with the type and device of `like`, drawn where the generator lives (a GPU model may be given one
-    of the processor)."""
-    source = like.device if generator is None else generator.device
-    return torch.randn(shape, generator=generator, device=source, dtype=like.dtype).to(like.device)
 
 
 @register("vae", family="autoencoder", paper="Kingma & Welling, 2014")
@@ -78,19 +72,19 @@ class VAE(GenerativeModel):
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of q(z | x), each (N, latent)."""
-        mean, raw = self.encoder(x.flatten(1)).chunk(2, dim=-1)
+        mean, raw = self.encoder(x.flatten(1)).to(x.dtype).chunk(2, dim=-1)
         return mean, LARGEST_LOG_VARIANCE * (raw / LARGEST_LOG_VARIANCE).tanh()  # no weights make its exp overflow
 
     def pixel_distribution(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance of the Gaussian p(x | z), each (..., D); the mean in (0, 1) as in the paper."""
-        mean, raw = self.decoder(z).chunk(2, dim=-1)
+        mean, raw = self.decoder(z).to(z.dtype).chunk(2, dim=-1)
         return mean.sigmoid(), self.minimum_log_variance + F.softplus(raw)
 
     def conditional_log_prob(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x | z) in nats for images (N, C, H, W) and codes (k, N, latent), (k, N)."""
         x = x.flatten(1)
         if self.pixels == "binary":
-            logits = self.decoder(z)  # (k, N, D)
+            logits = self.decoder(z).to(x.dtype)  # (k, N, D); sums need full precision
             return -F.binary_cross_entropy_with_logits(logits, x.expand_as(logits), reduction="none").sum(-1)
         mean, log_variance = self.pixel_distribution(z)
         squares = (x - mean).square() * (-log_variance).exp()
@@ -101,7 +95,7 @@ class VAE(GenerativeModel):
         the result: the draws are worked off in parts.
         """
         posterior = self.posterior(x)
-        noise = standard_normal((k, self.latent_units), posterior[0], generator)
+        noise = draw_normals(self, (k, self.latent_units), generator)
         floats_per_draw = max(1, len(x) * max(self.hidden_units, 2 * self.dimensions))
         parts = noise.unsqueeze(1).split(max(1, ACTIVATIONS_AT_ONCE // floats_per_draw))
         return torch.cat([self._log_weights(x, posterior, part)[0] for part in parts])
@@ -137,21 +131,18 @@ class VAE(GenerativeModel):
         """n images of the model's pixel kind, (n, C, H, W): z from the prior, its standard deviation scaled by
         `temperature`, then x from p(x | z); real pixels that fall outside [0, 1] are put on its edge.
         """
-        if labels is not None:
-            raise ValueError("vae is not conditional: it cannot sample given labels")
+        check_latent_sampling(self, n, labels, temperature)
         z = temperature * self.sample_latent(n, generator)
+        noise = draw_normals(self, (n, self.dimensions), generator)
         if self.pixels == "binary":
-            probability = self.decode(z)
-            source = z.device if generator is None else generator.device
-            uniform = torch.rand(probability.shape, generator=generator, device=source, dtype=z.dtype)
-            return (uniform.to(z.device) < probability).to(z.dtype)
+            on = torch.special.ndtr(noise) < self.decode(z).flatten(1)  # the noise as uniform numbers
+            return on.to(z.dtype).view(n, *self.data_shape)
         mean, log_variance = self.pixel_distribution(z)
-        x = mean + (0.5 * log_variance).exp() * standard_normal(mean.shape, mean, generator)
-        return x.clamp(0, 1).view(n, *self.data_shape)
+        return (mean + (0.5 * log_variance).exp() * noise).clamp(0, 1).view(n, *self.data_shape)
 
     def sample_latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n codes from N(0, I), (n, latent)."""
-        return standard_normal((n, self.latent_units), next(self.parameters()).detach(), generator)
+        return draw_normals(self, (n, self.latent_units), generator)
 
     def encode(self, x: Tensor) -> Tensor:
         """The mean of q(z | x), (N, latent)."""
