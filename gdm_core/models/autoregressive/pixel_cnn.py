@@ -17,6 +17,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gdm_core.contract import Batch, GenerativeModel, TrainingConfig
 from gdm_core.layers.causal_convolution import CausalConvolution, ConvolutionCache
@@ -39,11 +40,11 @@ class ResidualBlock(nn.Module):
     def layers(self) -> list[CausalConvolution]:
         return [self.narrow, self.spread, self.widen]
 
-    def forward(self, h: Tensor) -> Tensor:
+    def forward(self, h: Tensor, dropout: float = 0.0) -> Tensor:
         y = h
         for layer in self.layers:
             y = layer(y.relu())
-        return h + y
+        return h + functional.dropout(y, dropout)
 
 
 @register("pixel_cnn", family="autoregressive", paper="van den Oord et al., 2016")
@@ -62,6 +63,7 @@ class PixelCNN(GenerativeModel):
         channels: int = 32,
         blocks: int = 5,
         kernel_size: int = 7,
+        dropout: float = 0.3,
         pixels: Literal["binary", "levels"] = "binary",
         levels: int = 2,
     ) -> None:
@@ -71,6 +73,9 @@ class PixelCNN(GenerativeModel):
             raise ValueError(f"channels must be at least the {colours} colours of the images, got {channels}")
         if blocks < 0:
             raise ValueError(f"blocks must be at least 0, got {blocks}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
+        self.dropout = dropout
         self.distribution = distribution_of(pixels, self.levels)
         features = 2 * channels
         self.first = CausalConvolution(colours, features, kernel_size, "A", colours)
@@ -80,9 +85,12 @@ class PixelCNN(GenerativeModel):
 
     def logits(self, x: Tensor) -> Tensor:
         """The logits of p(x_i | predecessors) for every value: (N, C, H, W, 1), or (..., levels)."""
+        return self._network(x)
+
+    def _network(self, x: Tensor, dropout: float = 0.0) -> Tensor:
         h = self.first(2 * x - 1)  # (N, 2 channels, H, W)
         for block in self.blocks:
-            h = block(h)
+            h = block(h, dropout)
         y = self.output(self.head(h.relu()).relu())  # (N, C * parameters, H, W)
         return y.unflatten(1, (x.shape[1], -1)).movedim(2, -1)
 
@@ -95,8 +103,10 @@ class PixelCNN(GenerativeModel):
         return self.log_prob_map(x).flatten(1).sum(1)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The mean negative log-likelihood, nats per image."""
-        return {"loss": -self.log_prob(batch.images).mean()}
+        """The mean negative log-likelihood, nats per image; with dropout in training mode, and only here."""
+        x = self.check_images(batch.images)
+        logits = self._network(x, self.dropout if self.training else 0.0)
+        return {"loss": -self.distribution.log_prob(logits, x).sum() / len(x)}
 
     def sample(
         self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
@@ -131,7 +141,7 @@ class PixelCNN(GenerativeModel):
 class IncrementalPixelCNN:
     """The network of a PixelCNN, one pixel at a time for n images: see `IncrementalNetwork`."""
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def __init__(self, model: PixelCNN, n: int) -> None:
         def cache(layer: CausalConvolution) -> ConvolutionCache:
             return ConvolutionCache(layer, n, model.data_shape[2])
