@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gdm_core.data.dataset import DataError, ImageDataset, Split
+from gdm_core.data.dataset import ImageDataset, Split
+from gdm_core.data.errors import DataError
 from gdm_core.data.splits import deal
 
 _PARTS = ("train", "valid", "test")

@@ -11,14 +11,11 @@ import torch
 from torch import Tensor
 
 from gdm_core.contract import Batch
+from gdm_core.data.errors import DataError
 from gdm_core.data.treatments import Treatment
 from gdm_core.randomness import seeded_generator
 
 SPLIT_NAMES = ("train", "validation", "calibration", "test")
-
-
-class DataError(ValueError):
-    """A data set cannot be had or used; the message says what to do."""
 
 
 @dataclass(frozen=True, eq=False)

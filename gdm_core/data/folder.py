@@ -20,8 +20,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gdm_core.data.dataset import SPLIT_NAMES, DataError, ImageDataset, Split
-from gdm_core.data.intake import MAXIMUM_BYTES, ImageError, decode_image, printable, to_stored
+from gdm_core.data.dataset import SPLIT_NAMES, ImageDataset, Split
+from gdm_core.data.errors import DataError, ImageError, printable
+from gdm_core.data.intake import MAXIMUM_BYTES, decode_image, to_stored
 from gdm_core.data.splits import deal, shares
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")

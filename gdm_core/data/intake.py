@@ -10,24 +10,27 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from gdm_core.data.archives import archive_members, is_archive
+from gdm_core.data.errors import ImageError, printable
+
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 MAXIMUM_PIXELS = 50_000_000
 MAXIMUM_BYTES = 256 * 2**20
+MAXIMUM_UPLOADS = 1_000
+MAXIMUM_HELD_PIXELS = 300_000_000
 _SIGNATURES = (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"BM", b"GIF8", b"II*\0", b"MM\0*")
 _BROKEN = (
     OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, IndexError, KeyError, TypeError,
     AttributeError, OverflowError, ZeroDivisionError, RuntimeError,
 )  # fmt: skip  # what Pillow's readers are known to raise on damaged files
-
-
-class ImageError(ValueError):
-    """A picture cannot be used; one sentence says which, why and what to do."""
 
 
 def decode_image(data: bytes, name: str) -> Image.Image:
@@ -79,13 +82,55 @@ def polarity_looks_inverted(stored: Tensor, mean_image: Tensor, levels: int) -> 
     """
     x = stored.double() / (levels - 1)
     as_is, inverted = (x - mean_image).square().mean(), (1 - x - mean_image).square().mean()
-    return bool(inverted < 0.6 * as_is)
+    return bool(inverted < 0.75 * as_is)
 
 
-def printable(text: object, length: int = 120) -> str:
-    """A foreign name or message as one short line."""
-    line = "".join(letter if letter.isprintable() else "?" for letter in str(text))
-    return line if len(line) <= length else f"{line[: length - 3]}..."
+def read_uploads(
+    files: Sequence[tuple[str, bytes]], keep: Callable[[Image.Image], Any] | None = None
+) -> tuple[list[tuple[str, Any]], list[str]]:
+    """Decode uploaded files (name, bytes), zip archives opened in memory: ([(name, picture)], problems).
+
+    What cannot be used is left out with one sentence among the problems; the rest goes on. `keep` is applied to each
+    picture as soon as it is read (such as bringing it to a model's size), so that many large ones need not be held at
+    once; without it, pictures past 300 megapixels in all are left out.
+    """
+    pictures: list[tuple[str, Any]] = []
+    problems: list[str] = []
+    pixels = 0
+    for name, data in _unpacked(files, problems):
+        try:
+            picture = decode_image(data, name)
+            pixels += 0 if keep else picture.width * picture.height
+            _check_held(name, len(pictures), pixels)
+            pictures.append((printable(name), keep(picture) if keep else picture))
+        except ImageError as problem:
+            problems.append(str(problem))
+    return pictures, problems
+
+
+def _unpacked(files: Sequence[tuple[str, bytes]], problems: list[str]) -> Iterator[tuple[str, bytes]]:
+    for name, data in files:
+        if not is_archive(data):
+            yield name, data
+            continue
+        before = len(problems)
+        count = 0
+        try:
+            for member in archive_members(data, name, problems):
+                count += 1
+                yield member
+        except ImageError as problem:
+            problems.append(str(problem))
+        if not count and len(problems) == before:
+            problems.append(f"{printable(name)} holds no files: pack the pictures into it")
+
+
+def _check_held(name: str, count: int, pixels: int) -> None:
+    if count >= MAXIMUM_UPLOADS:
+        raise ImageError(f"{printable(name)} was left out: at most {MAXIMUM_UPLOADS} pictures are taken at a time")
+    if pixels > MAXIMUM_HELD_PIXELS:
+        limit = MAXIMUM_HELD_PIXELS // 1_000_000
+        raise ImageError(f"{printable(name)} was left out: over {limit} megapixels in all, upload fewer at a time")
 
 
 def _open(data: bytes, name: str) -> Image.Image:
@@ -122,7 +167,7 @@ def _from_deep(values: np.ndarray, name: str) -> Image.Image:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= top):  # also catches NaN
         raise ImageError(f"{name} has pixels from {low:.6g} to {high:.6g}, not 0 to {top:g}: save it with 8 or 16 bits")
-    return Image.fromarray(np.rint(values / top * 255).astype(np.uint8))
+    return Image.fromarray(np.rint(values.astype(np.float32) * (255 / top)).astype(np.uint8))
 
 
 def _fit(image: Image.Image, width: int, height: int) -> Image.Image:

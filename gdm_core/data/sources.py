@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from gdm_core.data.binarized_mnist import load_binarized_mnist
-from gdm_core.data.dataset import DataError, ImageDataset, Split
+from gdm_core.data.dataset import ImageDataset, Split
+from gdm_core.data.errors import DataError
 from gdm_core.data.folder import load_folder
 from gdm_core.data.splits import deal
 from gdm_core.data.torchvision_sets import TORCHVISION_SETS, load_torchvision_set

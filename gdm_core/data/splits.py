@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gdm_core.data.dataset import DataError, Split
+from gdm_core.data.dataset import Split
+from gdm_core.data.errors import DataError
 
 
 def stratified_rows(labels: Tensor | None, count: int, sizes: Mapping[str, int], seed: int) -> dict[str, Tensor]:

@@ -14,7 +14,8 @@ import urllib.request
 import zlib
 from pathlib import Path
 
-from gdm_core.data.dataset import DataError, ImageDataset, Split
+from gdm_core.data.dataset import ImageDataset, Split
+from gdm_core.data.errors import DataError
 from gdm_core.data.splits import deal, shares
 
 TORCHVISION_SETS = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
