@@ -8,9 +8,6 @@ taken. What does not fit is refused by StorageError: one sentence that names the
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,11 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.modules import module as torch_modules
 
 from gdm_core.card import CARD, SCHEMA_VERSION, Card, read_card, write_card
 from gdm_core.contract import GenerativeModel
 from gdm_core.data.treatments import Treatment
+from gdm_core.outline import model_outline
 from gdm_core.registry import build_model
 from gdm_core.tensor_files import StorageError, check_header, file_digest, read_tensors, tensor_table, write_tensors
 
@@ -110,36 +107,13 @@ def _check_savable(model: GenerativeModel, folder: Path) -> None:
 def _check_architecture(card: Card, folder: Path) -> None:
     """The card's table must be that of the architecture, which is built on the meta device: shapes without memory."""
     try:
-        with torch.device("meta"), _bounded_building(4 * len(card.tensors) + BUILD_SLACK):
-            model = build_model(card.architecture, card.data_shape, **card.arguments)
-    except (ValueError, RuntimeError, TypeError, OverflowError) as error:
-        raise StorageError(f"{folder / CARD}: no {card.architecture} can be built from it: {error}") from None
+        parts = 4 * len(card.tensors) + BUILD_SLACK
+        model = model_outline(card.architecture, card.data_shape, card.arguments, parts)
+    except ValueError as error:
+        raise StorageError(f"{folder / CARD} cannot be used: {error}") from None
     if (model.pixels, model.levels) != (card.pixels, card.levels):
         raise StorageError(f"{folder / CARD}: pixels are {card.pixels}, the arguments make a model of {model.pixels}")
     built = tensor_table(model.state_dict())
     if built != card.tensors:
         differing = sorted(n for n in built.keys() | card.tensors.keys() if built.get(n) != card.tensors.get(n))
         raise StorageError(f"{folder / CARD}: tensor {differing[0]!r} is not the one a {card.architecture} has")
-
-
-@contextlib.contextmanager
-def _bounded_building(limit: int) -> Iterator[None]:
-    """Stop this thread's construction of modules after `limit` registrations."""
-    count, thread = 0, threading.get_ident()
-
-    def counted(module: torch.nn.Module, name: str, value: Any) -> None:
-        nonlocal count
-        count += threading.get_ident() == thread
-        if count > limit:
-            raise ValueError(f"its arguments ask for more than the {limit} parts its tensors allow")
-
-    hooks = [
-        torch_modules.register_module_parameter_registration_hook(counted),
-        torch_modules.register_module_module_registration_hook(counted),
-        torch_modules.register_module_buffer_registration_hook(counted),
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
