@@ -2,8 +2,8 @@
 
     log p(x) = sum_i x_i log p_i + (1 - x_i) log(1 - p_i),    p_i = (ones_i + 1) / (images + 2)
 
-The floor: a model that learns anything about how pixels depend on each other beats it. Fitted by counting, with Laplace's
-add-one smoothing (Laplace: Essai philosophique sur les probabilites, 1814). Changed: nothing.
+The floor: a model that learns anything about how pixels depend on each other beats it. Fitted by counting, with
+add-one smoothing (Laplace: Essai philosophique sur les probabilites, 1814).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class IndependentBernoulli(GenerativeModel):
     def complete(
         self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Fill in the pixels where `known` (1 or N, 1, H, W) is 0: an exact draw for any mask, as pixels are independent."""
+        """Fill in the pixels where `known` (1 or N, 1, H, W) is 0: exact for any mask, pixels being independent."""
         x, mask = check_completion(self, x, known)
         return torch.where(mask, x, self.sample(len(x), None, temperature, generator)) if len(x) else x
 
