@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gdm_core.contract import Anneals, Enumerates, GenerativeModel, has
 
-MOST_UNITS_BY_DEFAULT = 20  # about a million terms: a second
+MOST_UNITS_BY_DEFAULT = 20  # 2^20 states: a second beside 64 pixels, ten beside 784
 DEFAULT_TEMPERATURES = 1000
 
 

@@ -62,19 +62,10 @@ class ContrastiveDivergence:
             v_data = self.model.as_vectors(batch.images)
             self._count_pixels(v_data)
             v_model = self._run_chains(v_data)
-            metrics = self._metrics(v_data, v_model)
-            self._move(self.statistics(v_data, v_model))
+            data_logits, model_logits = self.model.hidden_logits(v_data), self.model.hidden_logits(v_model)
+            metrics = self._metrics(v_data, data_logits, v_model, model_logits)
+            self._move(statistics(v_data, data_logits.sigmoid(), v_model, model_logits.sigmoid()))
         return metrics
-
-    def statistics(self, v_data: Tensor, v_model: Tensor) -> dict[str, Tensor]:
-        """<.>_data - <.>_model for each parameter, from visibles (N, D) and (M, D)."""
-        h_data, h_model = self.model.hidden_probability(v_data), self.model.hidden_probability(v_model)
-        positive, negative = h_data.T @ v_data / len(v_data), h_model.T @ v_model / len(v_model)
-        return {
-            "weight": positive - negative,  # (hidden, visible)
-            "visible_bias": v_data.mean(0) - v_model.mean(0),
-            "hidden_bias": h_data.mean(0) - h_model.mean(0),
-        }
 
     def _run_chains(self, v_data: Tensor) -> Tensor:
         v = v_data if self.chains is None else self.chains
@@ -84,19 +75,18 @@ class ContrastiveDivergence:
             self.chains = v
         return v
 
-    def _move(self, statistics: dict[str, Tensor]) -> None:
+    def _move(self, ascent: dict[str, Tensor]) -> None:
         for name, parameter in _parameters(self.model).items():
-            step = statistics[name]
-            if name == "weight":
-                step = step - self.weight_decay * parameter
-            self.velocity[name].mul_(self.momentum).add_(step, alpha=self.learning_rate)
+            if name == "weight" and self.weight_decay:
+                ascent[name].sub_(parameter, alpha=self.weight_decay)
+            self.velocity[name].mul_(self.momentum).add_(ascent[name], alpha=self.learning_rate)
             parameter.add_(self.velocity[name])
 
-    def _metrics(self, v_data: Tensor, v_model: Tensor) -> dict[str, Tensor]:
-        logits = self.model.visible_logits(self.model.hidden_probability(v_data))
+    def _metrics(self, v_data: Tensor, data_logits: Tensor, v_model: Tensor, model_logits: Tensor) -> dict[str, Tensor]:
+        logits = self.model.visible_logits(data_logits.sigmoid())
         loss = F.binary_cross_entropy_with_logits(logits, v_data, reduction="sum") / len(v_data)
-        gap = self.model.free_energy(v_data).mean() - self.model.free_energy(v_model).mean()
-        return {"loss": loss, "free_energy_gap": gap}
+        data_energy = self.model.free_energy(v_data, data_logits).mean()
+        return {"loss": loss, "free_energy_gap": data_energy - self.model.free_energy(v_model, model_logits).mean()}
 
     def _count_pixels(self, v_data: Tensor) -> None:
         untrained = self.images_seen == 0 and not self.model.base_visible_bias.any()
@@ -121,6 +111,16 @@ class ContrastiveDivergence:
         self.chains = None if state["chains"] is None else state["chains"].to(device, copy=True)
         self.pixel_totals = state["pixel_totals"].to(device, copy=True)
         self.images_seen = state["images_seen"]
+
+
+def statistics(v_data: Tensor, h_data: Tensor, v_model: Tensor, h_model: Tensor) -> dict[str, Tensor]:
+    """<.>_data - <.>_model for each parameter, from visibles v (N, D) and hidden probabilities h (N, hidden)."""
+    positive = torch.mm(h_data.T, v_data).div_(len(v_data))  # (hidden, D)
+    return {
+        "weight": positive.addmm_(h_model.T, v_model, alpha=-1 / len(v_model)),
+        "visible_bias": v_data.mean(0) - v_model.mean(0),
+        "hidden_bias": h_data.mean(0) - h_model.mean(0),
+    }
 
 
 def decaying_phases(update: ContrastiveDivergence, learning_rate: float, epochs: int) -> Iterator[Phase]:

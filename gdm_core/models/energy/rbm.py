@@ -76,9 +76,10 @@ class RestrictedBoltzmannMachine(GenerativeModel):
         """p(h = 1 | v), (N, hidden)."""
         return torch.sigmoid(self.hidden_logits(v))
 
-    def free_energy(self, v: Tensor) -> Tensor:
-        """F(v) of vectors (N, D), (N,)."""
-        return -(v @ self.visible_bias) - _softplus(self.hidden_logits(v)).sum(1)
+    def free_energy(self, v: Tensor, hidden_logits: Tensor | None = None) -> Tensor:
+        """F(v) of vectors (N, D), (N,); `hidden_logits` where they are known already."""
+        logits = self.hidden_logits(v) if hidden_logits is None else hidden_logits
+        return -(v @ self.visible_bias) - _softplus(logits).sum(1)
 
     def energy(self, x: Tensor) -> Tensor:
         """The free energy F(x), (N,) nats: p(x) = exp(-F(x)) / Z."""
