@@ -1,0 +1,125 @@
+"""How likely a model finds images: per-image numbers that carry their kind.
+
+The kind follows from what the model can do: `exact` (log p itself), `lower bound` (the importance-weighted bound: on
+average too small), `estimate` (-E(x) minus an estimated log Z: on average too *large*, because the estimate of log Z is
+too small), `none`. An energy model whose log Z is enumerated is exact.
+References: Burda, Grosse, Salakhutdinov: Importance Weighted Autoencoders (2016); Salakhutdinov and Murray: On the
+Quantitative Analysis of Deep Belief Networks (2008).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gdm_core.contract import Energy, ExactLikelihood, GenerativeModel, LatentLikelihood, has
+from gdm_core.likelihoods.log_partition import LogPartition, log_partition
+from gdm_core.randomness import seeded_generator
+
+UNIT = "nats per image"
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """log p(x) of images in nats, (N,) float64, with its kind; empty where the kind is `none`.
+
+    `standard_error` is over the images; the error of log Z is common to all of them and stands apart, in
+    `log_partition`, as a 95 % interval. `settings` names what an estimator was told (k, temperatures, chains).
+    """
+
+    values: Tensor
+    kind: str  # "exact", "lower bound", "estimate", "none"
+    pixels: str
+    levels: int | None
+    dimensions: int
+    unit: str = UNIT
+    log_partition: LogPartition | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def mean(self) -> float:
+        return self.values.mean().item() if len(self.values) else math.nan
+
+    @property
+    def standard_error(self) -> float:
+        """Standard deviation over images / sqrt(N); NaN for fewer than two."""
+        return (self.values.std() / math.sqrt(len(self.values))).item() if len(self.values) > 1 else math.nan
+
+    def bits_per_dimension(self) -> float:
+        """(-log p(x) / D + [real pixels] log levels) / log 2: the density of x on [0, 1] counts per level."""
+        return bits_per_dimension(self.mean, self.dimensions, self.levels if self.pixels == "real" else None)
+
+    def bits_per_dimension_error(self) -> float:
+        return self.standard_error / self.dimensions / math.log(2)
+
+
+def bits_per_dimension(log_likelihood: float, dimensions: int, dequantised_levels: int | None = None) -> float:
+    """Bits per dimension of a log-likelihood in nats per image; of a density on [0, 1] with the set's levels."""
+    scale = math.log(dequantised_levels) if dequantised_levels else 0.0
+    return (scale - log_likelihood / dimensions) / math.log(2)
+
+
+@torch.no_grad()
+def likelihood(
+    model: GenerativeModel,
+    images: Tensor,
+    *,
+    k: int = 1000,
+    temperatures: int | Sequence[float] | None = None,
+    chains: int = 100,
+    seed: int = 0,
+    batch_size: int = 500,
+) -> Likelihood:
+    """log p(x) of images (N, C, H, W) by what the model can do, with its kind.
+
+    k: draws of the latent code in an importance-weighted bound; temperatures and chains: of annealed importance
+    sampling (`log_partition`). The seed fixes all randomness; the model is evaluated in eval mode.
+    """
+    training = model.training
+    model.eval()
+    try:
+        return _evaluate(model, images, k, temperatures, chains, seed, batch_size)
+    finally:
+        model.train(training)
+
+
+def _evaluate(
+    model: GenerativeModel, images: Tensor, k: int, temperatures: int | Sequence[float] | None, chains: int, seed: int,
+    batch_size: int,
+) -> Likelihood:  # fmt: skip
+    def record(kind: str, values: Tensor, **rest: Any) -> Likelihood:
+        return Likelihood(values, kind, model.pixels, model.levels, model.dimensions, **rest)
+
+    if has(model, ExactLikelihood):
+        return record("exact", _batched(model.log_prob, model, images, batch_size))
+    if has(model, LatentLikelihood):
+        bound = _importance_weighted_bound(model, k, seed)
+        return record("lower bound", _batched(bound, model, images, batch_size), settings={"k": k})
+    if has(model, Energy):
+        log_z = log_partition(model, temperatures, chains, seeded_generator(seed, "log partition"))
+        values = -_batched(model.energy, model, images, batch_size) - log_z.value
+        settings = {"temperatures": log_z.temperatures, "chains": log_z.chains}
+        return record(log_z.kind, values, log_partition=log_z, settings=settings)
+    return record("none", torch.empty(0, dtype=torch.float64))
+
+
+def _importance_weighted_bound(model: LatentLikelihood, k: int, seed: int) -> Callable[[Tensor], Tensor]:
+    """log 1/k sum_i w_i with the same noise for every image, so that its value does not depend on the batch."""
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+
+    def bound(x: Tensor) -> Tensor:
+        weights = model.log_weights(x, k, seeded_generator(seed, "importance weights"))
+        return weights.double().logsumexp(0) - math.log(k)
+
+    return bound
+
+
+def _batched(score: Callable[[Tensor], Tensor], model: GenerativeModel, images: Tensor, batch_size: int) -> Tensor:
+    parts = [score(part.to(model.device)).double().cpu() for part in images.split(batch_size)]
+    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.float64)
