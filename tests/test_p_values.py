@@ -54,6 +54,20 @@ def test_flagged_normals_are_beta_binomial(rate: float) -> None:
     assert inside == pytest.approx(exactly, abs=0.01)
 
 
+@pytest.mark.parametrize(("n", "m", "rate"), [(19, 200, 0.5), (39, 400, 0.2), (250, 300, 0.01)])
+def test_interval_is_the_central_one_of_the_counted_law(n: int, m: int, rate: float) -> None:
+    """All orders of n + m exchangeable scores are equally likely: j of the m lie above the k-th largest of the n in
+    C(j + k - 1, j) C(m - j + n - k, m - j) of C(n + m, m) arrangements."""
+    k = int(rate * (n + 1) + 1e-9)
+    ways = [math.comb(j + k - 1, j) * math.comb(m - j + n - k, m - j) for j in range(m + 1)]
+    total = math.comb(n + m, m)
+    assert sum(ways) == total
+    below = [sum(ways[: j + 1]) / total for j in range(m + 1)]
+    low = next(j for j in range(m + 1) if below[j] >= 0.005)
+    high = next(j for j in range(m + 1) if below[j] >= 0.995)
+    assert false_alarm_interval(n, m, rate) == (low, high)
+
+
 def test_p_values_are_super_uniform_with_ties() -> None:
     """Scores that take four values only: never more false alarms than asked."""
     scores = torch.randint(0, 4, (4000, 100)).double()
