@@ -200,6 +200,25 @@ def test_training_learns_the_bars_and_their_base_rates() -> None:
     assert torch.allclose(model.base_visible_bias.sigmoid(), data.mean(0).flatten(), atol=1e-3)
 
 
+def test_the_learning_rate_falls_linearly_with_the_epochs_and_the_chains_go_on() -> None:
+    phases = build_model("rbm", (1, 3, 3)).training_phases(TrainingConfig(epochs=4, learning_rate=0.2))
+    seen = [(phase.update, phase.update.learning_rate, phase.epochs) for phase in phases]
+    assert [rate for _, rate, _ in seen] == pytest.approx([0.2, 0.15, 0.1, 0.05])
+    assert all(update is seen[0][0] and epochs == 1 for update, _, epochs in seen)
+
+
+def test_persistent_chains_start_where_they_stopped() -> None:
+    model = machine(hidden_units=4)
+    update = ContrastiveDivergence(model, learning_rate=0.0, steps=1, chains=6)
+    x = torch.zeros(3, 1, 3, 3, dtype=torch.float64)
+    torch.manual_seed(0)
+    update(Batch(x))
+    update(Batch(x))
+    torch.manual_seed(0)
+    v = torch.zeros(6, 9, dtype=torch.float64)
+    assert torch.equal(update.chains, model.gibbs_step(model.gibbs_step(v)))
+
+
 @pytest.mark.parametrize("persistent", [True, False])
 def test_resumed_in_mid_epoch_is_bit_identical(persistent: bool, tmp_path) -> None:
     def fresh():
