@@ -109,12 +109,16 @@ def test_hidden_files_and_links_that_lead_out_are_passed_by(tmp_path: Path) -> N
 
 def test_exact_copies_never_land_on_both_sides_of_a_split(tmp_path: Path) -> None:
     fill(tmp_path / "train", range(40))
+    fill(tmp_path / "validation", range(25, 35))
+    fill(tmp_path / "calibration", range(60, 80))
     fill(tmp_path / "test", range(30, 50))
     dataset = load(tmp_path)
     assert numbers_of(dataset, "test") == list(range(30, 50))  # held-out images stay whole
+    assert numbers_of(dataset, "validation") == list(range(25, 30))
+    assert numbers_of(dataset, "train") == list(range(25))
     everything = sum((numbers_of(dataset, split) for split in dataset.splits), [])
-    assert sorted(everything) == list(range(50))
-    assert "left out 10 files: train/0030.png" in dataset.notes[0]
+    assert sorted(everything) == [*range(50), *range(60, 80)]
+    assert "left out 20 files: train/0025.png" in dataset.notes[0]
 
 
 def test_every_format_and_kind_of_name_is_read(tmp_path: Path) -> None:

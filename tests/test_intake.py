@@ -311,6 +311,15 @@ def test_broken_and_empty_archives_get_one_sentence(data: bytes) -> None:
     assert len(pictures) == 1 and len(problems) == 1 and problems[0].startswith("z.zip ")
 
 
+def test_a_member_without_a_name_is_read_like_any_other() -> None:
+    data = pack({"x": encode(noise_image())})
+    nameless = data.replace(b"\x01\x00\x00\x00x", b"\x00\x00\x01\x00x")  # a name of 0 bytes, extra data of 1
+    at = data.find(b"PK\x01\x02") + 28
+    nameless = nameless[:at] + struct.pack("<HHH", 0, 1, 0) + nameless[at + 6 :]
+    pictures, problems = read_uploads([("z.zip", nameless)])
+    assert [name for name, _ in pictures] == ["z.zip/(without a name)"] and not problems
+
+
 def test_damaged_archives_never_raise() -> None:
     random = np.random.RandomState(2)
     whole = pack({"a.png": encode(noise_image()), "b.png": encode(noise_image())})

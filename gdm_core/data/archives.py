@@ -37,9 +37,9 @@ def archive_members(data: bytes, name: str, problems: list[str]) -> Iterator[tup
     name = printable(name)
     with _open(data, name) as archive:
         for member in archive.infolist():
-            if member.is_dir() or _is_housekeeping(member.filename):
+            if member.filename.endswith("/") or _is_housekeeping(member.filename):
                 continue
-            shown = f"{name}/{printable(member.filename)}"
+            shown = f"{name}/{printable(member.filename or '(without a name)')}"
             try:
                 yield shown, _unpack(archive, member)
             except ImageError as problem:
