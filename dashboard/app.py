@@ -1,0 +1,22 @@
+"""The dashboard's frame: navigation, and beside every page where the runs are kept.
+
+Start it with `python -m streamlit run dashboard/app.py`. The pages are listed in page.py.
+"""
+
+import streamlit as st
+
+from dashboard import loading, page
+
+
+def main() -> None:
+    """Draw the frame, then the page that the address names."""
+    st.set_page_config(page_title="Deep generative models", page_icon=page.LOGO, layout="wide")
+    st.logo(page.LOGO, size="large")
+    chosen = st.navigation([page.streamlit_page(entry) for entry in page.PAGES])
+    loading.warm_up()
+    with st.sidebar:
+        page.store_note()
+    chosen.run()
+
+
+main()

@@ -1,0 +1,53 @@
+"""Runs while they train: a part of a page that renews itself every few seconds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from dashboard import loading
+from dashboard.page import guarded, plain
+
+if TYPE_CHECKING:
+    from pipelines.tracking import RunRecord
+
+RENEWED_SECONDS = 3
+SEEN = "live runs seen"
+
+
+@st.fragment(run_every=RENEWED_SECONDS)
+@guarded
+def show_running() -> None:
+    """A progress bar for each run that trains now; when one starts or ends, the whole page is drawn again."""
+    records = loading.running()
+    ids = {record.run_id for record in records}
+    before = st.session_state.get(SEEN)
+    st.session_state[SEEN] = ids
+    if before is not None and before != ids:
+        loading.refresh()
+        st.rerun()
+    if records:
+        with st.container(border=True):
+            st.markdown(f"**Training now** ({len(records)})")
+            for record in records:
+                _show_progress(record)
+
+
+def progress_of(record: RunRecord, epoch: int) -> float:
+    """The fraction of the asked epochs that is done, 0 where that is not known."""
+    try:
+        return min(1.0, max(0.0, epoch / float(record.params.get("epochs", ""))))
+    except (ValueError, ZeroDivisionError):
+        return 0.0
+
+
+def _show_progress(record: RunRecord) -> None:
+    losses = loading.curve(record, "train/loss")
+    epoch, loss = losses[-1] if losses else (0, None)
+    asked = record.params.get("epochs", "?")
+    parts = [f"epoch {epoch} of {asked}", f"{record.seconds:,.0f} s"]
+    if loss is not None:
+        parts.insert(1, f"loss {loss:.4g}")
+    name = f"{record.tags.get('gdm.model', record.name)} on {record.tags.get('gdm.dataset', record.experiment)}"
+    st.progress(progress_of(record, epoch), text=plain(f"{name}: {', '.join(parts)}"))

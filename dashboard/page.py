@@ -1,0 +1,136 @@
+"""A page's frame: its place in the navigation, its heading, links between pages, and the boundary for what goes wrong.
+
+To add a page: write views/NAME.py with `def render() -> None`, and add a `Page` to PAGES. The heading is on screen
+before the view's file is imported, so that a first visitor does not look at an empty page while torch loads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import logging
+import os
+import urllib.parse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import streamlit as st
+
+from pipelines.store import is_server, store_address
+from pipelines.tracker import StoreError
+
+LOGO = ":material/blur_on:"
+logger = logging.getLogger("dashboard")
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page: `name` is its address and the name of its file in views/."""
+
+    name: str
+    title: str
+    icon: str
+    summary: str
+
+
+PAGES = (
+    Page("compare", "Compare", ":material/leaderboard:", "Registered models side by side: what they cost, how likely "
+         "they find images they have never seen, and by how much two of them differ."),
+    Page("samples", "Samples", ":material/casino:", "Chosen models draw images here and now, all from the same seed."),
+    Page("interpolate", "Interpolate", ":material/route:", "From one image to another through a model's latent space, "
+         "or on a random walk in it."),
+    Page("anomalies", "Anomalies", ":material/troubleshoot:", "How strange a model finds your images, with a calibrated "
+         "p-value, a verdict at the false-alarm rate you choose, and a map of the strange pixels."),
+)  # fmt: skip
+
+
+def streamlit_page(entry: Page) -> st.Page:
+    """The page as Streamlit's navigation takes it; the first one is the start page."""
+    return st.Page(
+        functools.partial(show, entry), title=entry.title, icon=entry.icon, url_path=entry.name,
+        default=entry == PAGES[0],
+    )  # fmt: skip
+
+
+def show(entry: Page) -> None:
+    """Heading first, then the view, inside the boundary."""
+    st.title(entry.title, anchor=False)
+    st.caption(entry.summary)
+    with boundary():
+        importlib.import_module(f"dashboard.views.{entry.name}").render()
+
+
+@contextlib.contextmanager
+def boundary() -> Iterator[None]:
+    """What goes wrong inside is logged and becomes one sentence on the page; what is drawn outside stays usable."""
+    try:
+        yield
+    except Exception as error:
+        logger.exception("a page failed")
+        st.error(sentence(error), icon=":material/error:")
+
+
+def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The boundary around a function: for fragments, which run again without the rest of their page."""
+
+    @functools.wraps(function)
+    def inside(*arguments: Any, **named: Any) -> Any:
+        with boundary():
+            return function(*arguments, **named)
+
+    return inside
+
+
+def sentence(error: Exception) -> str:
+    """What the page says of an error: its own words where they were written for the reader, else where to look."""
+    if isinstance(error, StoreError) or (isinstance(error, ValueError) and _raised_by_us(error)):
+        text = str(error)
+        return plain(text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else "."))
+    return (
+        f"This part of the page failed ({type(error).__name__}); the details are in the dashboard's log. "
+        "Reload the page, or choose something else."
+    )
+
+
+def _raised_by_us(error: Exception) -> bool:
+    """Whether the line that raised is in this project, whose ValueErrors are sentences for the reader."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = trace.tb_frame.f_globals.get("__name__", "") if trace else ""
+    return module.partition(".")[0] in ("gdm_core", "pipelines", "dashboard")
+
+
+def plain(text: str) -> str:
+    """Text from a store or a user, written so that Markdown shows it as it is."""
+    return "".join(f"\\{character}" if character in r"\`*_{}[]()#+!|<>$:~^=&" else character for character in text)
+
+
+def link(name: str, label: str, **query: Any) -> None:
+    """A link to another page with a view of it, such as link("model", "digits-nade", model="digits-nade")."""
+    entry = next((entry for entry in PAGES if entry.name == name), None)
+    if entry is not None:
+        st.page_link(streamlit_page(entry), label=plain(label), icon=entry.icon, query_params=query)
+
+
+def store_note() -> None:
+    """Where runs and models are kept, and the way into MLflow's own pages."""
+    st.caption("Runs and models are kept in")
+    st.code(shown_address(store_address()), language=None, wrap_lines=True)
+    if address := mlflow_address():
+        st.link_button("Open MLflow", address, icon=":material/open_in_new:", width="stretch")
+
+
+def mlflow_address() -> str | None:
+    """MLflow's own UI: GDM_MLFLOW_UI, else the store where that is a server, without a password in it."""
+    store = store_address()
+    address = os.environ.get("GDM_MLFLOW_UI") or (store if is_server(store) else None)
+    return shown_address(address) if address else None
+
+
+def shown_address(address: str) -> str:
+    """A store's address without the password that may stand in it."""
+    parts = urllib.parse.urlsplit(address)
+    return address.replace(f"{parts.username or ''}:{parts.password}@", "") if parts.password else address

@@ -1,0 +1,58 @@
+"""Two models on the same test images: may they be compared, by how much do they differ, and how to read it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dashboard.choices import version_name
+from dashboard.figures.differences import PairedDifference
+
+if TYPE_CHECKING:
+    from pipelines.tracking import ModelVersion
+
+
+def why_not(first: ModelVersion, second: ModelVersion) -> str | None:
+    """One sentence on why two versions have no paired difference, or None where they have one."""
+    if version_name(first) == version_name(second):
+        return "Choose two different models."
+    for version in (first, second):
+        if version.test_mean is None:
+            return f"{version_name(version)} has no test log-likelihood: models of this kind do not give one."
+    for what, one, other in (
+        ("data sets", f"{first.dataset} {first.dataset_digest}", f"{second.dataset} {second.dataset_digest}"),
+        ("image shapes", first.data_shape, second.data_shape),
+        ("pixel treatments", first.treatment, second.treatment),
+        ("numbers of test images", first.test_count, second.test_count),
+    ):
+        if one != other:
+            return f"The two were tested on different {what} ({one} and {other}), so there are no pairs to compare."
+    return None
+
+
+def in_words(difference: PairedDifference, first: ModelVersion, second: ModelVersion) -> str:
+    """What the difference says, with the caution that the two kinds of likelihood ask for."""
+    names = version_name(first), version_name(second)
+    better, worse = names if difference.mean >= 0 else names[::-1]
+    if difference.standard_error == 0.0:
+        verdict = f"{better} and {worse} differ by the same amount on every image."
+    else:
+        errors = abs(difference.mean) / difference.standard_error
+        verdict = (
+            f"{better} is better than {worse} by {errors:.1f} standard errors."
+            if errors >= 2
+            else f"The two cannot be told apart on these images ({errors:.1f} standard errors)."
+        )
+    return " ".join([verdict, *_cautions(first, second)])
+
+
+def _cautions(first: ModelVersion, second: ModelVersion) -> list[str]:
+    cautions = []
+    for version in (first, second):
+        if version.likelihood_kind == "lower bound":
+            cautions.append(f"{version_name(version)} gives a lower bound: its true values are at least as high.")
+        if version.likelihood_kind == "estimate":
+            text = f"{version_name(version)} rests on an estimated log Z, whose error shifts all images together"
+            if version.log_partition:
+                text += f" (95 % interval {version.log_partition.low:.2f} to {version.log_partition.high:.2f})"
+            cautions.append(text + " and is not part of the standard error.")
+    return cautions

@@ -1,0 +1,111 @@
+"""Tables of registered models and runs as data frames, how their columns are shown, and their CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from dashboard.choices import version_name
+
+if TYPE_CHECKING:
+    import pandas
+
+    from pipelines.tracking import ModelVersion, RunRecord
+
+NUMBER, HELP = st.column_config.NumberColumn, {
+    "log-likelihood": "Mean log p(x) of the test images, in nats per image. Compare only where data set and pixels are equal.",
+    "± s.e.": "Standard error of that mean over the test images.",
+    "kind": "exact: log p(x) itself. lower bound: the true value is at least this. estimate: log Z was estimated.",
+    "pixels": "How images become the numbers the model sees. Values of different treatments cannot be compared.",
+    "bits/dim": "Minus the log-likelihood in bits per pixel value; for models of levels or real pixels.",
+    "Fréchet": "Fréchet distance of samples to test images, on features of a classifier trained here: lower is better.",
+    "training": "Seconds of training.",
+    "sampling": "Seconds for 64 images.",
+}  # fmt: skip
+
+
+def model_table(versions: Sequence[ModelVersion]) -> pandas.DataFrame:
+    """One row per version, best log-likelihood first within each data set and pixel treatment."""
+    import pandas
+
+    ordered = sorted(versions, key=_order)
+    return pandas.DataFrame([_model_row(version) for version in ordered])
+
+
+def model_columns(links: bool) -> dict[str, Any]:
+    """How the columns of `model_table` are shown."""
+    formats = {
+        "log-likelihood": "%.2f", "± s.e.": "%.2f", "bits/dim": "%.3f", "Fréchet": "%.2f", "parameters": "localized",
+        "training": "%.1f s", "sampling": "%.2f s", "epochs": "%d",
+    }  # fmt: skip
+    columns: dict[str, Any] = {name: NUMBER(format=text, help=HELP.get(name)) for name, text in formats.items()}
+    columns |= {name: st.column_config.TextColumn(help=HELP[name]) for name in ("kind", "pixels")}
+    columns["model"] = st.column_config.TextColumn(pinned=True)
+    columns["aliases"] = st.column_config.ListColumn()
+    columns["MLflow"] = st.column_config.LinkColumn(display_text="open") if links else None
+    return columns
+
+
+def csv_of(table: pandas.DataFrame) -> bytes:
+    """A table as CSV; text that a spreadsheet would take for a formula gets an apostrophe in front."""
+    safe = table.map(lambda cell: ", ".join(cell) if isinstance(cell, (list, tuple)) else cell)
+    safe = safe.map(lambda cell: f"'{cell}" if isinstance(cell, str) and cell[:1] in "=+-@\t\r" and cell else cell)
+    return safe.to_csv(index=False).encode()
+
+
+def run_table(records: Sequence[RunRecord]) -> pandas.DataFrame:
+    """One row per run, in the order given."""
+    import pandas
+
+    return pandas.DataFrame([_run_row(record) for record in records])
+
+
+def _order(version: ModelVersion) -> tuple[Any, ...]:
+    mean = version.test_mean
+    return version.dataset, version.treatment if mean is not None else "~", -(mean or 0.0), version.name
+
+
+def _model_row(version: ModelVersion) -> dict[str, Any]:
+    from pipelines.tracking import ui_link
+
+    return {
+        "model": version_name(version),
+        "family": version.family,
+        "data set": version.dataset,
+        "log-likelihood": version.test_mean,
+        "± s.e.": version.test_standard_error,
+        "kind": version.likelihood_kind,
+        "pixels": version.treatment,
+        "bits/dim": version.bits_per_dimension,
+        "Fréchet": version.frechet_distance,
+        "parameters": version.parameters,
+        "training": version.training_seconds,
+        "sampling": version.sampling_seconds,
+        "epochs": version.epochs,
+        "aliases": list(version.aliases),
+        "MLflow": ui_link(version),
+    }
+
+
+def _run_row(record: RunRecord) -> dict[str, Any]:
+    from pipelines.tracking import ui_link
+
+    return {
+        "run": run_name(record),
+        "status": record.status,
+        "model": record.tags.get("gdm.model", ""),
+        "data set": record.tags.get("gdm.dataset", record.experiment),
+        "started": record.start,
+        "seconds": record.seconds,
+        "log-likelihood": record.metrics.get("test/log_likelihood"),
+        "kind": record.tags.get("gdm.likelihood_kind", ""),
+        "pixels": record.tags.get("gdm.treatment", ""),
+        "MLflow": ui_link(record),
+    }
+
+
+def run_name(record: RunRecord) -> str:
+    """How a run is called in pickers and addresses: its name and the first characters of its id."""
+    return f"{record.name} {record.run_id[:8]}"

@@ -1,0 +1,197 @@
+"""Compare: registered models in one table, on axes they may share, in pairs, and by their training curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from dashboard import loading, pairs, tables
+from dashboard.choices import SHOWN, best_of_each, pick_model, pick_models, select, version_name
+from dashboard.figures.curves import curve_figure
+from dashboard.figures.differences import PairedDifference, difference_figure, paired_difference
+from dashboard.figures.likelihoods import INTERVAL, MARKS, axis_of, by_axis, likelihood_figure
+from dashboard.figures.style import colours_of
+from dashboard.live import show_running
+from dashboard.page import boundary, guarded, link, plain
+
+if TYPE_CHECKING:
+    from pipelines.tracking import ModelVersion, RunRecord
+
+LIKELIHOOD_METRIC = "validation/log_likelihood"
+FIRST_COMMAND = "python -m pipelines train nade --dataset digits"
+
+
+def render() -> None:
+    """The page: what trains now, the table, and what it shows in pictures."""
+    show_running()
+    versions = loading.versions()
+    if not versions:
+        _show_empty()
+        return
+    chosen = _filtered(versions)
+    if not chosen:
+        st.info("No registered model fits these filters: take one of them away.", icon=":material/filter_alt_off:")
+        return
+    _show_table(chosen)
+    _show_likelihoods(chosen)
+    with boundary():
+        _show_pair(versions)
+    with boundary():
+        _show_curves(versions)
+
+
+def _show_empty() -> None:
+    if loading.running():
+        st.info("No model is registered yet. The runs above train now; each model appears here when its run ends.",
+                icon=":material/hourglass_top:")  # fmt: skip
+        return
+    st.info("No model is registered yet. Train one, and it appears here while it trains:",
+            icon=":material/rocket_launch:")  # fmt: skip
+    st.code(FIRST_COMMAND, language="bash")
+
+
+def _filtered(versions: Sequence[ModelVersion]) -> list[ModelVersion]:
+    left, middle, right = st.columns([2, 2, 3], vertical_alignment="bottom")
+    datasets = left.multiselect(
+        "Data set", sorted({v.dataset for v in versions}), key="dataset", placeholder="all", bind="query-params"
+    )
+    families = middle.multiselect(
+        "Family", sorted({v.family for v in versions}), key="family", placeholder="all", bind="query-params"
+    )
+    explained = "; ".join(f"{name}: {meaning}" for name, meaning in SHOWN.items())
+    shown = right.segmented_control(
+        "Versions", list(SHOWN), default="Best of each", required=True, key="versions", help=explained,
+        bind="query-params",
+    )  # fmt: skip
+    fitting = [v for v in versions if v.dataset in (datasets or [v.dataset]) and v.family in (families or [v.family])]
+    return select(fitting, shown or "Best of each")
+
+
+def _show_table(versions: Sequence[ModelVersion]) -> None:
+    table = tables.model_table(versions)
+    links = bool(table["MLflow"].notna().any())
+    st.dataframe(
+        table, hide_index=True, column_config=tables.model_columns(links), placeholder="–",
+        alt="Registered models with their numbers",
+    )  # fmt: skip
+    left, right = st.columns([4, 1], vertical_alignment="center")
+    left.caption(
+        "Best test log-likelihood first, within each data set and pixel treatment; rows of different data set or "
+        "pixels are not ranked against each other."
+    )
+    right.download_button(
+        "CSV", tables.csv_of(table), "models.csv", "text/csv", icon=":material/download:", on_click="ignore",
+        width="stretch",
+    )  # fmt: skip
+
+
+def _show_likelihoods(versions: Sequence[ModelVersion]) -> None:
+    st.subheader("Test log-likelihood", anchor=False)
+    axes = by_axis(versions)
+    kinds = {version.likelihood_kind for shown in axes.values() for version in shown}
+    for axis, shown in axes.items():
+        st.markdown(f"**{plain(axis.title)}** · {plain('x'.join(map(str, axis.data_shape)))}")
+        st.plotly_chart(
+            likelihood_figure(shown, [version_name(v) for v in shown]), key=f"likelihood {axis}",
+            config={"displayModeBar": False}, alt=f"Test log-likelihood on {axis.title}",
+        )  # fmt: skip
+    meanings = [f"**{MARKS[kind].legend}**: {MARKS[kind].meaning}" for kind in MARKS if kind in kinds]
+    if any(version.log_partition for version in versions):
+        meanings.append(f"**{INTERVAL}**: it shifts all images of a model together, so it is drawn apart")
+    bars = ["Bars: 95 % interval of the mean over test images."] if axes else []
+    without = sorted(version_name(version) for version in versions if version.test_mean is None)
+    missing = [f"Without a likelihood: {plain(', '.join(without))}."] if without else []
+    st.caption(" ".join([*bars, *[f"{meaning}." for meaning in meanings], *missing]))
+
+
+def _show_pair(versions: Sequence[ModelVersion]) -> None:
+    st.subheader("Two models on the same images", anchor=False)
+    candidates = [v for shown in by_axis(best_of_each(versions)).values() for v in shown]
+    candidates += [v for v in versions if v not in candidates and v.test_mean is not None]
+    if len(candidates) < 2:
+        st.info("A paired difference needs two registered models with a test log-likelihood.", icon=":material/info:")
+        return
+    left, right = st.columns(2)
+    with left:
+        first = pick_model(candidates, "First", "first")
+    with right:
+        second = pick_model(candidates, "Second", "second", index=1)
+    if first is None or second is None:
+        return
+    if reason := pairs.why_not(first, second):
+        st.info(plain(reason), icon=":material/info:")
+        return
+    values = [loading.per_image(version.run_id).get("test") for version in (first, second)]
+    if values[0] is None or values[1] is None:
+        lacking = first if values[0] is None else second
+        st.info(plain(f"The run of {version_name(lacking)} kept no per-image values: evaluate it again."))
+        return
+    _show_difference(paired_difference(*values), first, second)
+
+
+def _show_difference(difference: PairedDifference, first: ModelVersion, second: ModelVersion) -> None:
+    names = version_name(first), version_name(second)
+    left, right = st.columns([1, 2])
+    left.metric(
+        f"{plain(names[0])} minus {plain(names[1])}", f"{difference.mean:+.3f} ± {difference.standard_error:.3f}",
+        help="Mean and standard error of the per-image differences in nats.",
+    )  # fmt: skip
+    left.caption(f"nats per image, {len(difference.values)} paired test images, {plain(first.treatment)}")
+    left.markdown(plain(pairs.in_words(difference, first, second)))
+    right.plotly_chart(
+        difference_figure(difference, *names), key="difference", config={"displayModeBar": False},
+        alt=f"Per-image differences between {names[0]} and {names[1]}",
+    )  # fmt: skip
+
+
+@st.fragment
+@guarded
+def _show_curves(versions: Sequence[ModelVersion]) -> None:
+    st.subheader("Training curves", anchor=False)
+    left, right = st.columns([3, 2])
+    with left:
+        chosen = pick_models(versions, default=best_of_each)
+    records = _runs_of(chosen)
+    keys = epoch_metrics(records.values())
+    if not keys:
+        st.info("Choose models whose runs logged a metric per epoch.", icon=":material/info:")
+        return
+    index = keys.index(LIKELIHOOD_METRIC) if LIKELIHOOD_METRIC in keys else 0
+    metric = right.selectbox("Metric", keys, index=index, key="metric", bind="query-params")
+    for title, group in _groups(chosen, metric).items():
+        curves = {version_name(v): loading.curve(records[v.run_id], metric) for v in group if v.run_id in records}
+        curves = {name: points for name, points in curves.items() if points}
+        if curves:
+            st.markdown(f"**{plain(title)}**") if title else None
+            figure = curve_figure(curves, metric, colours_of(version_name(v) for v in chosen))
+            st.plotly_chart(figure, key=f"curves {title}", config={"displayModeBar": False}, alt=f"{metric} by epoch")
+    if metric.startswith("train/"):
+        st.caption("Each family learns from a loss of its own: compare the course of these curves, not their height.")
+    _show_links(chosen)
+
+
+def epoch_metrics(records: Sequence[RunRecord]) -> list[str]:
+    """The metrics that runs log once per epoch."""
+    keys = {key for record in records for key in record.metrics}
+    return sorted(key for key in keys if key.startswith("train/") or key in (LIKELIHOOD_METRIC, "images_per_second"))
+
+
+def _runs_of(versions: Sequence[ModelVersion]) -> dict[str, RunRecord]:
+    wanted = [version.run_id for version in versions if version.run_status is not None]
+    return {record.run_id: record for record in loading.runs_by_id(wanted)}
+
+
+def _groups(versions: Sequence[ModelVersion], metric: str) -> dict[str, list[ModelVersion]]:
+    """Versions that may share an axis: all for speed, of one data set and treatment for what is in nats."""
+    groups: dict[str, list[ModelVersion]] = {}
+    for version in versions:
+        groups.setdefault("" if metric == "images_per_second" else axis_of(version).title, []).append(version)
+    return groups if len(groups) > 1 else {"": list(versions)}
+
+
+def _show_links(versions: Sequence[ModelVersion]) -> None:
+    with st.container(horizontal=True):
+        for version in versions:
+            link("model", version_name(version), model=version_name(version))
