@@ -20,6 +20,7 @@ import torch
 from gdm_core.anomaly.calibration import Calibration
 from gdm_core.anomaly.p_values import p_values
 from gdm_core.anomaly.scorers import score_images, scorers_for
+from gdm_core.likelihoods import likelihood
 from gdm_core.randomness import seeded_generator
 from gdm_core.storage import load_model
 
@@ -55,8 +56,6 @@ class RegisteredModel(mlflow.pyfunc.PythonModel):
         return p_values(self.score(images, {"scorer": scorer}), calibration.scores_of(scorer))
 
     def log_likelihood(self, images: Any, params: dict[str, Any]) -> torch.Tensor:
-        from gdm_core.likelihoods import likelihood
-
         result = likelihood(self.stored.model, self._treated(images))
         if result.kind == "none":
             raise ValueError(f"a {self.stored.card.architecture} has no likelihood")

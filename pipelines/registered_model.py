@@ -45,7 +45,7 @@ class AliasChange:
 
 def model_name(dataset: str, model: str) -> str:
     """The registered name, DATASET-MODEL, of characters legal in an address."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{dataset}-{model}").strip("-")
+    return re.sub(r"[^A-Za-z0-9_.]+", "-", f"{dataset}-{model}").strip("-")
 
 
 def register_folder(store: MlflowClient, run_id: str, directory: Path, name: str, tags: Mapping[str, str]) -> str:
