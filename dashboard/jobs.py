@@ -132,11 +132,13 @@ class SessionJobs:
         self._pool = pool
         self._jobs: dict[str, tuple[Any, Job]] = {}
 
-    def start(self, key: str, request: Any, work: Callable[[Job], Any]) -> Job:
-        """The job for this request under a key: the present one where the request is the same, else a new one."""
+    def keep(self, key: str, request: Any, work: Callable[[Job], Any]) -> Job:
+        """The job under a key, where it is for this request (even if it ended, was cancelled or failed), else a new
+        one. Raises JobsFull where the queue is full.
+        """
         present = self._jobs.get(key)
         if present is not None:
-            if present[0] == request and not present[1].cancelled and present[1].error is None:
+            if present[0] == request:
                 return present[1]
             present[1].cancel()
         job = self._pool.submit(key, work)
@@ -148,7 +150,12 @@ class SessionJobs:
         return self._jobs[key][1] if key in self._jobs else None
 
     def forget(self, key: str) -> None:
-        """Cancel and drop the job under a key."""
+        """Cancel and drop the job under a key, so that it is done anew when it is next asked for."""
         _, job = self._jobs.pop(key, (None, None))
         if job is not None:
             job.cancel()
+
+    def forget_all_but(self, beginning: str, wanted: set[str]) -> None:
+        """Forget the jobs whose keys begin so, but for the wanted ones."""
+        for key in [key for key in self._jobs if key.startswith(beginning) and key not in wanted]:
+            self.forget(key)

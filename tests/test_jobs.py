@@ -97,27 +97,38 @@ def test_jobs_are_bounded(pool):
 
 def test_one_key_of_a_session_has_one_job(pool):
     session = SessionJobs(pool)
-    first = session.start("samples", "seed 0", endless)
-    assert session.start("samples", "seed 0", endless) is first
-    second = session.start("samples", "seed 1", lambda job: "grid")
+    first = session.keep("samples", "seed 0", endless)
+    assert session.keep("samples", "seed 0", endless) is first
+    second = session.keep("samples", "seed 1", lambda job: "grid")
     assert first.wait(5) and first.cancelled
     assert second.wait(5) and session.get("samples") is second
-    assert session.start("samples", "seed 1", endless) is second  # a finished job answers again
+    assert session.keep("samples", "seed 1", endless) is second  # a finished job answers again
     session.forget("samples")
     assert session.get("samples") is None
 
 
-def test_failed_and_cancelled_jobs_are_done_again(pool):
+def test_a_cancelled_job_stays_cancelled_until_it_is_forgotten(pool):
     session = SessionJobs(pool)
-    failed = session.start("samples", "seed 0", lambda job: 1 / 0)
-    assert failed.wait(5)
-    assert session.start("samples", "seed 0", lambda job: 5) is not failed
+    job = session.keep("samples", "seed 0", endless)
+    job.cancel()
+    assert session.keep("samples", "seed 0", endless) is job  # a page that is drawn again does not start it again
+    session.forget("samples")
+    again = session.keep("samples", "seed 0", lambda job: 5)
+    assert again is not job and again.wait(5) and again.result == 5
+
+
+def test_jobs_no_longer_wanted_are_cancelled(pool):
+    session = SessionJobs(pool)
+    kept, dropped = session.keep("samples a", 0, endless), session.keep("samples b", 0, endless)
+    session.forget_all_but("samples ", {"samples a"})
+    assert dropped.wait(5) and dropped.cancelled and not kept.cancelled
+    kept.cancel()
 
 
 def test_sessions_do_not_see_each_other(pool):
     mine, yours = SessionJobs(pool), SessionJobs(pool)
-    job = mine.start("samples", "seed 0", endless)
+    job = mine.keep("samples", "seed 0", endless)
     assert yours.get("samples") is None
-    yours.start("samples", "seed 1", lambda job: 1).wait(5)
+    yours.keep("samples", "seed 1", lambda job: 1).wait(5)
     assert not job.done
     job.cancel()

@@ -1,0 +1,113 @@
+"""Samples: chosen models drawn live, from one seed, in grids side by side."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from functools import partial
+
+import streamlit as st
+
+from dashboard import images, loading, offers
+from dashboard.choices import pick_models, version_name
+from dashboard.job_panel import session_jobs, show_state, watch
+from dashboard.jobs import Job
+from dashboard.loading import LoadedModel
+from dashboard.page import plain
+from dashboard.sampling import sampling
+from gdm_core.contract import Samples
+from pipelines.tracking import ModelVersion
+
+MOST_IMAGES, GRID_SIDE, COLUMNS = 400, 480, 3
+TEMPERATURE_HELP = (
+    "How bold the draws are; 1 is the model itself. Autoregressive and energy models: logits are divided by it. "
+    "Models with a latent space: the latent code is multiplied by it."
+)
+SEED_HELP = "One seed gives the same images every time, and is used for all models."
+
+Drawn = tuple[ModelVersion, LoadedModel, Job]
+
+
+def render() -> None:
+    """Controls, then a grid for each chosen model."""
+    versions = loading.versions()
+    offered = offers.able(versions, Samples)
+    if not offered:
+        offers.say_nothing_registered("draw samples")
+        return
+    chosen = pick_models(offered, default=offers.newest_dataset, most=9)
+    n, seed, temperature = _controls()
+    offers.say_unknown(versions)
+    if not chosen:
+        st.info("Choose at least one model.", icon=":material/touch_app:")
+        return
+    drawn = [_start(*pair, n, seed, temperature) for pair in offers.load(chosen)]
+    if drawn:
+        _forget_others(drawn)
+        watch([job for *_, job in drawn], partial(_grids, drawn, seed))
+        _download_all(drawn, seed)
+
+
+def _controls() -> tuple[int, int, float]:
+    count, seed, temperature, button = st.columns([1, 1, 2, 1], vertical_alignment="bottom")
+    n = count.number_input("Images", 1, MOST_IMAGES, 36, key="n", bind="query-params")
+    number = seed.number_input("Seed", 0, 2**31 - 1, 0, key="seed", help=SEED_HELP, bind="query-params")
+    heat = temperature.slider(
+        "Temperature", 0.1, 2.0, 1.0, 0.05, key="temperature", help=TEMPERATURE_HELP, bind="query-params"
+    )
+    button.button("Sample", type="primary", on_click=_new_seed, icon=":material/casino:", width="stretch",
+                  help="Draw again, with a new seed.")  # fmt: skip
+    return int(n), int(number), float(heat)
+
+
+def _new_seed() -> None:
+    st.session_state["seed"] = secrets.randbelow(100_000)
+
+
+def _start(version: ModelVersion, loaded: LoadedModel, n: int, seed: int, temperature: float) -> Drawn:
+    work = sampling(loaded.model, loaded.lock, n, seed, temperature)
+    return version, loaded, session_jobs().keep(_key(version), (n, seed, temperature), work)
+
+
+def _key(version: ModelVersion) -> str:
+    return f"samples {version.uri}"
+
+
+def _forget_others(drawn: list[Drawn]) -> None:
+    session_jobs().forget_all_but("samples ", {_key(version) for version, *_ in drawn})
+
+
+def _grids(drawn: list[Drawn], seed: int) -> None:
+    columns = st.columns(min(COLUMNS, len(drawn)), gap="medium")
+    for index, (version, loaded, job) in enumerate(drawn):
+        with columns[index % len(columns)], st.container(key=f"samples_{index}"):
+            _grid(version, loaded, job, seed)
+
+
+def _grid(version: ModelVersion, loaded: LoadedModel, job: Job, seed: int) -> None:
+    aliases = ", ".join(version.aliases)
+    st.markdown(f"**{plain(version_name(version))}**" + (f" :gray[{plain(aliases)}]" if aliases else ""))
+    finished = show_state(job, _key(version), partial(session_jobs().forget, _key(version)))
+    shown = job.result if finished else job.preview
+    if shown is None:
+        return
+    content = images.png(images.grid_picture(shown, _columns(len(shown)), GRID_SIDE))
+    st.image(content, alt=f"{len(shown)} samples of {version_name(version)}, seed {seed}")
+    if finished:
+        st.caption(f"{plain(version.dataset)} · {plain(version.treatment)}")
+        st.download_button("PNG", content, f"{version.name}-{version.version}-seed{seed}.png", "image/png",
+                           key=f"png {version.uri}", on_click="ignore", icon=":material/download:")  # fmt: skip
+
+
+def _columns(count: int) -> int:
+    return math.ceil(math.sqrt(count))
+
+
+def _download_all(drawn: list[Drawn], seed: int) -> None:
+    results = [job.result for *_, job in drawn]
+    if len(drawn) < 2 or any(result is None for result in results):
+        return
+    pictures = [images.grid_picture(result, _columns(len(result)), GRID_SIDE) for result in results]
+    order = "From left to right: " + ", ".join(version_name(version) for version, *_ in drawn)
+    st.download_button("All grids as one PNG", images.png(images.beside(pictures)), f"samples-seed{seed}.png",
+                       "image/png", "png all", order, "ignore", icon=":material/download:")  # fmt: skip
