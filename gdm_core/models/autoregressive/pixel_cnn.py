@@ -55,18 +55,19 @@ class PixelCNN(GenerativeModel):
     """PixelCNN with `blocks` residual blocks of 2 * `channels` features.
 
     `channels` must be at least the number of colours: features are split into one group per colour.
+    The defaults were chosen on the validation images of digits; a larger data set wants less `dropout` and more `blocks`.
     """
 
-    default_training = TrainingConfig(epochs=30, batch_size=32, learning_rate=2e-3)
+    default_training = TrainingConfig(epochs=14, batch_size=32, learning_rate=2e-3)
     pixel_kinds = ("binary", "levels")
 
     def __init__(
         self,
         data_shape: Sequence[int],
         channels: int = 32,
-        blocks: int = 5,
+        blocks: int = 4,
         kernel_size: int = 7,
-        dropout: float = 0.3,
+        dropout: float = 0.6,
         position_bias: bool = True,
         pixels: Literal["binary", "levels"] = "binary",
         levels: int = 2,
