@@ -23,9 +23,10 @@ GREY_BINARY, GREY_LEVELS, COLOUR, EIGHT_BIT = (1, 3, 3), (1, 2, 2), (3, 1, 2), (
 # Every model of the family, built small for an image shape and a number of levels; one line each.
 BUILDERS: dict[str, Callable[[tuple, int], GenerativeModel]] = {
     "pixel_cnn": lambda shape, levels: build_model("pixel_cnn", shape, channels=4, blocks=2, **pixels_of(levels)),
+    "nade": lambda shape, levels: build_model("nade", shape, hidden_units=6),
     "independent_bernoulli": lambda shape, levels: build_model("independent_bernoulli", shape),
 }
-BINARY_ONLY = {"independent_bernoulli"}
+BINARY_ONLY = {"nade", "independent_bernoulli"}
 LEVEL_MODELS = [name for name in BUILDERS if name not in BINARY_ONLY]
 
 

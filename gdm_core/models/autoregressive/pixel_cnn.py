@@ -55,7 +55,7 @@ class PixelCNN(GenerativeModel):
     """PixelCNN with `blocks` residual blocks of 2 * `channels` features.
 
     `channels` must be at least the number of colours: features are split into one group per colour.
-    The defaults were chosen on the validation images of digits; a larger data set wants less `dropout` and more `blocks`.
+    The defaults were chosen on the validation images of digits; larger data sets want less `dropout`, more `blocks`.
     """
 
     default_training = TrainingConfig(epochs=14, batch_size=32, learning_rate=2e-3)
