@@ -23,14 +23,19 @@ PIXEL_KINDS = ("binary", "levels", "real")
 
 @dataclass
 class Batch:
-    """What an update learns from: images (N, C, H, W) and, where the data has them, integer labels (N,)."""
+    """What an update learns from: images (N, C, H, W) and, where the data has them, integer labels (N,).
+
+    `progress` is the share of the phase that was over before this batch, in [0, 1): schedules are functions of it, so
+    that a resumed run finds them again.
+    """
 
     images: Tensor
     labels: Tensor | None = None
+    progress: float = 0.0
 
     def to(self, device: torch.device | str) -> Batch:
         labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
-        return Batch(self.images.to(device, non_blocking=True), labels)
+        return Batch(self.images.to(device, non_blocking=True), labels, self.progress)
 
 
 class Update(Protocol):
@@ -113,7 +118,8 @@ class GenerativeModel(nn.Module):
     def check_images(self, x: Tensor) -> Tensor:
         """Return x, or raise ValueError naming what is wrong with it (shape, NaN, range, binary, levels)."""
         if x.dim() != 4 or tuple(x.shape[1:]) != self.data_shape:
-            raise ValueError(f"images must have shape (N, {', '.join(map(str, self.data_shape))}), got {tuple(x.shape)}")
+            expected = ", ".join(map(str, self.data_shape))
+            raise ValueError(f"images must have shape (N, {expected}), got {tuple(x.shape)}")
         if not torch.isfinite(x).all():
             raise ValueError("images contain NaN or infinite values")
         if x.numel() and (x.min() < 0 or x.max() > 1):

@@ -117,8 +117,8 @@ def convert(value: typing.Any, hint: typing.Any) -> typing.Any:
     if origin in (types.UnionType, typing.Union):
         return _convert_union(value, inner)
     if origin in (tuple, list):
-        parts = [part for part in re.split(r"[,\s]+", value.strip("()[] ")) if part] if isinstance(value, str) else value
-        return tuple(convert(part, inner[0]) for part in parts)
+        parts = re.split(r"[,\s]+", value.strip("()[] ")) if isinstance(value, str) else value
+        return tuple(convert(part, inner[0]) for part in parts if part != "")
     if hint is bool:
         return _choose({"true": True, "false": False}.get(str(value).lower(), value), (True, False))
     if hint is int:

@@ -37,6 +37,7 @@ class Progress:
     step: int  # within the epoch, from 1
     steps: int
     images: int  # seen in this epoch
+    images_per_epoch: int
     _totals: dict[str, Tensor] = field(repr=False)
     _state: Any = field(repr=False)
 
@@ -82,17 +83,21 @@ def _train_phase(
         order = torch.randperm(len(data), generator=seeded_generator(config.seed, "order", index, epoch))
         for step in range(first_step, steps):
             rows = order[step * config.batch_size : (step + 1) * config.batch_size]
+            batch = data.batch(rows, epoch).to(config.device)
+            batch.progress = (epoch * steps + step) / (phase.epochs * steps)
             with _autocast(config):
-                metrics = phase.update(data.batch(rows, epoch).to(config.device))
+                metrics = phase.update(batch)
             totals = {name: totals.get(name, 0.0) + value.detach() for name, value in metrics.items()}
-            yield from _report(model, phase, index, epoch, step + 1, steps, rows, totals, config)
+            seen = step * config.batch_size + len(rows)
+            yield from _report(model, phase, index, epoch, step + 1, steps, seen, len(data), totals)
         first_step, totals = 0, {}
 
 
 def _report(
-    model: GenerativeModel, phase: Phase, index: int, epoch: int, step: int, steps: int, rows: Tensor, totals: dict,
-    config: TrainingConfig,
+    model: GenerativeModel, phase: Phase, index: int, epoch: int, step: int, steps: int, seen: int, size: int,
+    totals: dict[str, Tensor],
 ) -> Iterator[Progress]:  # fmt: skip
+    """Yield where training stands; afterwards the random state and the training mode are what they were before."""
     before = random_state()
 
     def state() -> dict[str, Any]:
@@ -101,8 +106,7 @@ def _report(
             "model": model.state_dict(), "update": phase.update.state_dict(),
         }  # fmt: skip
 
-    seen = (step - 1) * config.batch_size + len(rows)
-    progress = Progress(phase.name, index, epoch, phase.epochs, step, steps, seen, totals, state)
+    progress = Progress(phase.name, index, epoch, phase.epochs, step, steps, seen, size, totals, state)
     if progress.end_of_epoch:
         _check_finite(progress)
     yield progress

@@ -20,7 +20,7 @@ from PIL import Image
 from pipelines.environment import environment, git_tags
 from pipelines.offline_events import EVENTS, FILES, logged_steps
 from pipelines.offline_import import ImportReport, import_directory
-from pipelines.tracker import RunStatus, StoreError
+from pipelines.tracker import OFFLINE_VERSION, RunStatus, StoreError
 
 __all__ = ["ImportReport", "OfflineTracker", "import_directory"]
 
@@ -82,7 +82,7 @@ class OfflineTracker:
         """Keep the model folder; it is registered when taken in, so the version is not known yet: "offline"."""
         shutil.copytree(directory, self.folder / FILES / "model", dirs_exist_ok=True)
         self._write("register", file="model", name=name, tags=dict(tags))
-        return "offline"
+        return OFFLINE_VERSION
 
     def set_alias(self, name: str, alias: str, version: str) -> None:
         self._write("alias", name=name, alias=alias, version=version)

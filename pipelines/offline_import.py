@@ -17,6 +17,7 @@ from PIL import Image
 from gdm_core.storage import StorageError
 from pipelines.offline_events import EVENTS, FILES, read_events
 from pipelines.run_reader import runs_tagged
+from pipelines.promotion import promote_if_better
 from pipelines.run_writer import MlflowTracker
 from pipelines.store import client
 from pipelines.tracker import RunStatus, StoreError
@@ -74,6 +75,8 @@ def _import_run(folder: Path, report: ImportReport) -> None:
     tracker.set_tags({DIGEST_TAG: digest})
     tracker.finish(status, ended)
     report.imported[offline_id] = tracker.run_id
+    if offline_id in report.versions:
+        promote_if_better(*report.versions[offline_id])
 
 
 def _open_run(start: dict[str, Any], offline_id: str, run_id: str | None) -> MlflowTracker:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 
 from PIL.Image import Image
 
+OFFLINE_VERSION = "offline"  # of a model that is registered later, when its run is taken in
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
 

@@ -200,11 +200,16 @@ def test_training_learns_the_bars_and_their_base_rates() -> None:
     assert torch.allclose(model.base_visible_bias.sigmoid(), data.mean(0).flatten(), atol=1e-3)
 
 
-def test_the_learning_rate_falls_linearly_with_the_epochs_and_the_chains_go_on() -> None:
-    phases = build_model("rbm", (1, 3, 3)).training_phases(TrainingConfig(epochs=4, learning_rate=0.2))
-    seen = [(phase.update, phase.update.learning_rate, phase.epochs) for phase in phases]
-    assert [rate for _, rate, _ in seen] == pytest.approx([0.2, 0.15, 0.1, 0.05])
-    assert all(update is seen[0][0] and epochs == 1 for update, _, epochs in seen)
+def test_the_learning_rate_falls_linearly_with_progress() -> None:
+    moves = []
+    for progress in (0.0, 0.75):
+        model = machine(hidden_units=4)
+        update = ContrastiveDivergence(model, learning_rate=0.4, steps=1, chains=6)
+        before = model.hidden_bias.detach().clone()
+        torch.manual_seed(0)
+        update(Batch(torch.ones(3, 1, 3, 3, dtype=torch.float64), progress=progress))
+        moves.append(model.hidden_bias.detach() - before)
+    assert moves[0].abs().max() > 0 and torch.allclose(moves[1], moves[0] / 4)
 
 
 def test_persistent_chains_start_where_they_stopped() -> None:

@@ -12,14 +12,13 @@ Boltzmann Machines using Approximations to the Likelihood Gradient" (Tieleman, 2
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gdm_core.contract import Batch, Phase
+from gdm_core.contract import Batch
 
 if TYPE_CHECKING:
     from gdm_core.models.energy.rbm import RestrictedBoltzmannMachine
@@ -32,6 +31,9 @@ class ContrastiveDivergence:
     Besides the parameters it keeps the model's `base_visible_bias`, the log-odds of the pixel means seen so far
     (add-one smoothing), which is where annealing and sampling start. A model that has never been trained also gets
     its `visible_bias` from the first batch's log-odds, so that the weights need not learn the mean image.
+
+    The learning rate falls linearly to 0: persistent chains follow the model only if it moves slowly in the end (on the
+    8x8 digits a constant rate costs 6 nats).
     """
 
     def __init__(
@@ -64,7 +66,8 @@ class ContrastiveDivergence:
             v_model = self._run_chains(v_data)
             data_logits, model_logits = self.model.hidden_logits(v_data), self.model.hidden_logits(v_model)
             metrics = self._metrics(v_data, data_logits, v_model, model_logits)
-            self._move(statistics(v_data, data_logits.sigmoid(), v_model, model_logits.sigmoid()))
+            ascent = statistics(v_data, data_logits.sigmoid(), v_model, model_logits.sigmoid())
+            self._move(ascent, self.learning_rate * (1 - batch.progress))
         return metrics
 
     def _run_chains(self, v_data: Tensor) -> Tensor:
@@ -75,11 +78,11 @@ class ContrastiveDivergence:
             self.chains = v
         return v
 
-    def _move(self, ascent: dict[str, Tensor]) -> None:
+    def _move(self, ascent: dict[str, Tensor], learning_rate: float) -> None:
         for name, parameter in _parameters(self.model).items():
             if name == "weight" and self.weight_decay:
                 ascent[name].sub_(parameter, alpha=self.weight_decay)
-            self.velocity[name].mul_(self.momentum).add_(ascent[name], alpha=self.learning_rate)
+            self.velocity[name].mul_(self.momentum).add_(ascent[name], alpha=learning_rate)
             parameter.add_(self.velocity[name])
 
     def _metrics(self, v_data: Tensor, data_logits: Tensor, v_model: Tensor, model_logits: Tensor) -> dict[str, Tensor]:
@@ -121,17 +124,6 @@ def statistics(v_data: Tensor, h_data: Tensor, v_model: Tensor, h_model: Tensor)
         "visible_bias": v_data.mean(0) - v_model.mean(0),
         "hidden_bias": h_data.mean(0) - h_model.mean(0),
     }
-
-
-def decaying_phases(update: ContrastiveDivergence, learning_rate: float, epochs: int) -> Iterator[Phase]:
-    """One phase per epoch, all with the same update, the learning rate falling linearly: (1 - epoch / epochs) of it.
-
-    Persistent chains follow the model only if it moves slowly in the end: on the 8x8 digits a constant rate costs 6
-    nats. The rate is a function of the epoch alone, so that a resumed run finds it again.
-    """
-    for epoch in range(epochs):
-        update.learning_rate = learning_rate * (1 - epoch / epochs)
-        yield Phase("contrastive divergence", update, 1)
 
 
 def _parameters(model: RestrictedBoltzmannMachine) -> dict[str, Tensor]:

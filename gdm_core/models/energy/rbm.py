@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from gdm_core.contract import GenerativeModel, Phase, TrainingConfig
 from gdm_core.layers.sampling_arguments import check_completion, draw_uniforms
-from gdm_core.models.energy.contrastive_divergence import ContrastiveDivergence, decaying_phases
+from gdm_core.models.energy.contrastive_divergence import ContrastiveDivergence
 from gdm_core.registry import register
 
 MOST_ENUMERABLE_UNITS = 30  # 2^30 terms take minutes to hours; more would never end
@@ -91,7 +91,7 @@ class RestrictedBoltzmannMachine(GenerativeModel):
         update = ContrastiveDivergence(
             self, config.learning_rate, self.steps, self.chains, self.momentum, self.weight_decay
         )
-        yield from decaying_phases(update, config.learning_rate, config.epochs)
+        yield Phase("contrastive divergence", update, config.epochs)
 
     # --- Gibbs sampling ---
 

@@ -1,0 +1,240 @@
+"""One training run from configuration to registered model: train, log, checkpoint, evaluate, calibrate, register."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gdm_core.contract import GenerativeModel
+from gdm_core.data import ImageDataset, TreatedSplit, Treatment
+from gdm_core.registry import build_model
+from gdm_core.storage import save_model
+from gdm_core.training import Progress, train
+from pipelines import evaluation
+from pipelines.checkpoints import Checkpoint, checkpoint_folder
+from pipelines.configuration import RunConfiguration, reload, treatment_of
+from pipelines.epoch_log import EpochLog
+from pipelines.selection import Selection
+from pipelines.tracker import OFFLINE_VERSION, Tracker
+
+Watcher = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What came of a run."""
+
+    run_id: str
+    name: str  # of the registered model
+    version: str
+    evaluation: evaluation.Evaluation
+    promoted: bool
+    decision: str  # why, in a sentence
+    weights_digest: str
+    training_seconds: float
+
+
+def start_run(
+    configuration: RunConfiguration, dataset: ImageDataset | None = None, *, offline: Path | None = None,
+    checkpoint_seconds: float = 10.0, watch: Watcher | None = None, announce: Callable[[str], None] = print,
+) -> RunResult:  # fmt: skip
+    """Train a new run to its end. `watch` sees every step; `offline` writes to a folder instead of the store."""
+    dataset = dataset or reload(configuration)
+    tracker = open_tracker(configuration, dataset, offline)
+    checkpoint = Checkpoint(checkpoint_folder(tracker.run_id, offline), checkpoint_seconds)
+    announce(f"run {tracker.run_id}")
+    return _guarded(configuration, dataset, tracker, checkpoint, watch)
+
+
+def resume_run(
+    run_id: str, *, offline: Path | None = None, checkpoint_seconds: float = 10.0, watch: Watcher | None = None,
+    announce: Callable[[str], None] = print,
+) -> RunResult:  # fmt: skip
+    """Go on with a run that was killed or failed, from its last checkpoint, as if it had never stopped."""
+    checkpoint = Checkpoint(checkpoint_folder(run_id, offline), checkpoint_seconds)
+    configuration = RunConfiguration.from_json(checkpoint.configuration())
+    dataset = reload(configuration)
+    tracker = open_tracker(configuration, dataset, offline, run_id)
+    announce(f"resuming run {run_id}")
+    return _guarded(configuration, dataset, tracker, checkpoint, watch)
+
+
+def open_tracker(
+    configuration: RunConfiguration, dataset: ImageDataset, offline: Path | None, run_id: str | None = None
+) -> Tracker:
+    """A new run (or the same one taken up again), with everything known before the first step written to it."""
+    name = f"{configuration.model} on {dataset.name}"
+    if offline is not None:
+        from pipelines.offline import OfflineTracker
+
+        tracker: Tracker = OfflineTracker(offline, dataset.name, name, run_id)
+    else:
+        from pipelines.run_writer import MlflowTracker
+
+        tracker = MlflowTracker(dataset.name, name, run_id)
+    if run_id is None:
+        tracker.log_parameters(configuration.parameters())
+        tracker.log_dataset(dataset.name, dataset.digest, dataset.counts, str(dataset.specification.get("name")))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "configuration.json"
+            path.write_text(configuration.to_json())
+            tracker.log_file(path)
+    return tracker
+
+
+def _guarded(
+    configuration: RunConfiguration, dataset: ImageDataset, tracker: Tracker, checkpoint: Checkpoint,
+    watch: Watcher | None,
+) -> RunResult:  # fmt: skip
+    """Run to the end; whatever stops it marks the run and is raised again."""
+    try:
+        checkpoint.begin(configuration.to_json())
+        result = _run(configuration, dataset, tracker, checkpoint, watch)
+    except KeyboardInterrupt:
+        tracker.finish("KILLED")
+        raise
+    except Exception:
+        _log_failure(tracker)
+        raise
+    tracker.finish("FINISHED")
+    checkpoint.remove()
+    return result
+
+
+def _log_failure(tracker: Tracker) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "traceback.txt"
+        path.write_text(traceback.format_exc())
+        tracker.log_file(path)
+    tracker.finish("FAILED")
+
+
+def _run(
+    configuration: RunConfiguration, dataset: ImageDataset, tracker: Tracker, checkpoint: Checkpoint,
+    watch: Watcher | None,
+) -> RunResult:  # fmt: skip
+    config, treatment = configuration.config, treatment_of(configuration)
+    torch.set_num_threads(config.threads or torch.get_num_threads())
+    torch.manual_seed(config.seed)
+    model = build_model(configuration.model, dataset.data_shape, **configuration.arguments).to(config.device)
+    tracker.set_tags(_tags(model, dataset, treatment))
+    resume = _load_state(checkpoint, dataset)
+    seconds = _train(model, dataset, treatment, configuration, tracker, checkpoint, watch, resume)
+    digest = weights_digest(model)
+    evaluated = evaluation.evaluate(model.to("cpu"), dataset, treatment)
+    facts = {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "training_seconds": seconds,
+        "epochs": config.epochs,
+    }
+    _log_evaluation(tracker, evaluated, facts, digest)
+    name, version = _register(model, dataset, treatment, evaluated, tracker)
+    promoted, decision = _promote(name, version)
+    return RunResult(tracker.run_id, name, version, evaluated, promoted, decision, digest, seconds)
+
+
+def _train(
+    model: GenerativeModel, dataset: ImageDataset, treatment: Treatment, configuration: RunConfiguration,
+    tracker: Tracker, checkpoint: Checkpoint, watch: Watcher | None, resume: dict[str, Any] | None,
+) -> float:  # fmt: skip
+    """The loop with everything around it; leaves the selected weights in the model, returns seconds of training."""
+    config = configuration.config
+    selection = Selection(resume["selection"] if resume else None)
+    log = EpochLog(model, dataset, treatment, config, tracker, selection, resume["log"] if resume else None)
+    data = TreatedSplit(dataset.splits["train"], treatment, config.seed)
+    for progress in train(model, data, config, resume["loop"] if resume else None):
+        if watch is not None:
+            watch(progress)
+        if progress.end_of_epoch:
+            log.epoch(progress)
+        if checkpoint.due():
+            loop = progress.state_dict()
+            checkpoint.save(
+                {"loop": loop, "log": log.state_dict(), "selection": selection.state_dict(), "data": dataset.digest}
+            )
+    selection.restore(model)
+    return log.training_seconds
+
+
+def _load_state(checkpoint: Checkpoint, dataset: ImageDataset) -> dict[str, Any] | None:
+    state = checkpoint.load()
+    if state is not None and state["data"] != dataset.digest:
+        raise ValueError(
+            f"data set {dataset.name} has changed since the run was stopped (digest {state['data']}, now "
+            f"{dataset.digest}): put the old files back, or start a new run"
+        )
+    return state
+
+
+def weights_digest(model: GenerativeModel) -> str:
+    """sha256 over names and bytes of all weights: equal digests, equal models."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+    return digest.hexdigest()
+
+
+def _tags(model: GenerativeModel, dataset: ImageDataset, treatment: Treatment) -> dict[str, str]:
+    return {
+        "gdm.model": model.name,
+        "gdm.family": model.family,
+        "gdm.dataset": dataset.name,
+        "gdm.dataset_digest": dataset.digest,
+        "gdm.treatment": treatment.label,
+        "gdm.pixels": treatment.pixels,
+        "gdm.data_shape": "x".join(map(str, dataset.data_shape)),
+        "gdm.source": "live",
+        "gdm.started": str(int(time.time())),
+    }
+
+
+def _log_evaluation(
+    tracker: Tracker, evaluated: evaluation.Evaluation, facts: dict[str, float], digest: str
+) -> None:
+    tracker.set_tags({"gdm.likelihood_kind": evaluated.kind, "gdm.weights_digest": digest})
+    final = {**evaluation.final_metrics(evaluated), **facts}
+    tracker.log_metrics(final, step=int(facts["epochs"]))
+    tracker.log_json(evaluation.evaluation_record(evaluated, facts), "evaluation.json")
+    if evaluated.kind != "none":
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "likelihood.safetensors"
+            evaluation.write_per_image(evaluated, path)
+            tracker.log_file(path)
+
+
+def _promote(name: str, version: str) -> tuple[bool, str]:
+    if version == OFFLINE_VERSION:
+        return False, "decided when the run is imported"
+    from pipelines.promotion import promote_if_better
+
+    decision = promote_if_better(name, version)
+    return decision.promoted, decision.reason
+
+
+def _register(
+    model: GenerativeModel, dataset: ImageDataset, treatment: Treatment, evaluated: evaluation.Evaluation,
+    tracker: Tracker,
+) -> tuple[str, str]:  # fmt: skip
+    name = f"{dataset.name}-{model.name}"
+    about = {
+        "name": dataset.name,
+        "digest": dataset.digest,
+        "levels": dataset.levels,
+        "specification": dataset.specification,
+        "class_names": list(dataset.class_names),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(
+            model, folder, dataset=about, treatment=treatment, calibration=evaluated.calibration.to_tensors(),
+            extra={"run_id": tracker.run_id},
+        )  # fmt: skip
+        return name, tracker.register(folder, name, {"gdm.likelihood_kind": evaluated.kind})
