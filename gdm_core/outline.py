@@ -23,6 +23,7 @@ RANDOM_STARTS = {
     "normal_", "uniform_", "trunc_normal_", "bernoulli_", "exponential_", "xavier_uniform_", "xavier_normal_",
     "kaiming_uniform_", "kaiming_normal_", "orthogonal_",
 }  # fmt: skip
+SCALINGS = {"mul", "__mul__", "__rmul__", "div", "__truediv__"}
 VALUES = {"item": 1.0, "__float__": 1.0, "__int__": 1, "__bool__": True}
 
 
@@ -38,7 +39,11 @@ def model_outline(
 
 
 class _ShapesAlone(TorchFunctionMode):
-    """Leaves out drawing starting values (on the meta device it would only load a compiler), and answers for values."""
+    """Leaves out starting values and answers for values. The shapes stay exact.
+
+    A starting value, a scaling by a number and a mean would do on the meta device too, but torch takes seconds to load
+    its compiler for the first of them.
+    """
 
     def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         name = getattr(function, "__name__", "")
@@ -46,6 +51,10 @@ class _ShapesAlone(TorchFunctionMode):
             return args[0] if args else kwargs["tensor"]
         if name in VALUES:
             return VALUES[name]
+        if name in SCALINGS and isinstance(args[1], float) and args[0].is_floating_point():
+            return args[0]
+        if name == "mean" and args[0].is_floating_point():
+            return args[0].sum(*args[1:], **(kwargs or {}))
         return function(*args, **(kwargs or {}))
 
 

@@ -25,20 +25,27 @@ from gdm_core.contract import Batch, TrainingConfig
 from gdm_core.data.treatments import treatment_for
 from gdm_core.registry import build_model
 from gdm_core.storage import save_model
-from pipelines import store as store_module
 from pipelines.tracking import MlflowTracker
 
 DATASET = {"name": "digits", "digest": "0123456789abcdef", "levels": 17, "specification": {"name": "digits"}}
+ROOT = Path(__file__).resolve().parents[1]
 NAME = "digits-independent_bernoulli"
 
 
 @functools.cache
 def prepared_database() -> Path:
-    """A fresh database with its forty tables, which take seconds to make; tests copy it."""
+    """A fresh database with its forty tables, which take seconds to make; tests copy it.
+
+    Two programs make it that start at once, as they do on a first `make run`: both must succeed.
+    """
     folder = tempfile.TemporaryDirectory()
     _keep.append(folder)
     path = Path(folder.name) / "mlflow.db"
-    store_module.client(f"sqlite:///{path}")
+    environment = {**os.environ, "MLFLOW_TRACKING_URI": f"sqlite:///{path}"}
+    code = "from pipelines.store import client; client().search_experiments()"
+    programs = [subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=ROOT) for _ in range(2)]
+    if [program.wait(180) for program in programs] != [0, 0]:
+        raise RuntimeError("two programs that started at once could not make a database")
     return path
 
 
