@@ -16,8 +16,8 @@ from PIL import Image
 
 from gdm_core.storage import StorageError
 from pipelines.offline_events import EVENTS, FILES, read_events
-from pipelines.run_reader import runs_tagged
 from pipelines.promotion import promote_if_better
+from pipelines.run_reader import runs_tagged
 from pipelines.run_writer import MlflowTracker
 from pipelines.store import client
 from pipelines.tracker import RunStatus, StoreError
