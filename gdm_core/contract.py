@@ -126,7 +126,7 @@ class GenerativeModel(nn.Module):
             raise ValueError(f"images must lie in [0, 1], got [{x.min():.4g}, {x.max():.4g}]")
         if self.pixels == "binary" and not ((x == 0) | (x == 1)).all():
             raise ValueError("this model takes binary images: every pixel must be exactly 0 or 1")
-        if self.pixels == "levels":
+        if self.pixels == "levels" and x.numel():
             steps = x * (self.levels - 1)
             if (steps - steps.round()).abs().max() > 1e-3:
                 raise ValueError(f"this model takes {self.levels} levels: every pixel must be k / {self.levels - 1}")

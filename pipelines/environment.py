@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "torchmetrics", "safetensors", "pillow", "mlflow")
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "scipy", "safetensors", "pillow", "mlflow")
 
 
 def git_tags() -> dict[str, str]:

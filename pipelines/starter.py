@@ -9,6 +9,8 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.registered_model import model_name
+
 DATASET = "digits"
 
 
@@ -22,11 +24,11 @@ class Recipe:
 
     @property
     def registered_name(self) -> str:
-        return f"{DATASET}-{self.model}"
+        return model_name(DATASET, self.model)
 
 
 STARTER_SET = (  # the longest first, so that two workers end together
-    Recipe("pixel_cnn"),
+    Recipe("pixel_cnn", {"dropout": 0.6, "position_bias": True}),
     Recipe("dcgan"),
     Recipe("nade"),
     Recipe("vae"),

@@ -22,6 +22,7 @@ from pipelines import evaluation
 from pipelines.checkpoints import Checkpoint, checkpoint_folder
 from pipelines.configuration import RunConfiguration, reload, treatment_of
 from pipelines.epoch_log import EpochLog
+from pipelines.registered_model import model_name
 from pipelines.selection import Selection
 from pipelines.tracker import OFFLINE_VERSION, Tracker
 
@@ -224,7 +225,7 @@ def _register(
     model: GenerativeModel, dataset: ImageDataset, treatment: Treatment, evaluated: evaluation.Evaluation,
     tracker: Tracker,
 ) -> tuple[str, str]:  # fmt: skip
-    name = f"{dataset.name}-{model.name}"
+    name = model_name(dataset.name, model.name)
     about = {
         "name": dataset.name,
         "digest": dataset.digest,

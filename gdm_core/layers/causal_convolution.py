@@ -73,7 +73,7 @@ class CausalConvolution(nn.Module):
     @torch.no_grad()
     def _reset_parameters(self) -> None:
         """Uniform within 1 / sqrt(number of visible inputs), as torch's convolutions are."""
-        bound = self.mask.flatten(1).sum(1).mean().clamp_min(1.0).rsqrt().item()
+        bound = max(1.0, self.mask.sum().item() / self.mask.shape[0]) ** -0.5
         self.weight.uniform_(-bound, bound)
         self.bias.uniform_(-bound, bound)
 
