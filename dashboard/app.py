@@ -5,15 +5,15 @@ Start it with `python -m streamlit run dashboard/app.py`. The pages are listed i
 
 import streamlit as st
 
-from dashboard import loading, page
+from dashboard import page, warm_up
 
 
 def main() -> None:
     """Draw the frame, then the page that the address names."""
-    st.set_page_config(page_title="Deep generative models", page_icon=page.LOGO, layout="wide")
-    st.logo(page.LOGO, size="large")
+    st.set_page_config(page_title="Deep generative models", page_icon=page.ICON, layout="wide")
+    st.logo(page.LOGO, size="large", icon_image=page.ICON)
     chosen = st.navigation([page.streamlit_page(entry) for entry in page.PAGES])
-    loading.warm_up()
+    warm_up.imports()
     with st.sidebar:
         page.store_note()
     chosen.run()

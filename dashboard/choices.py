@@ -51,11 +51,8 @@ def pick_models(
 ) -> list[ModelVersion]:  # fmt: skip
     """A picker of several versions, restored from the address (?models=digits-nade/3); in the order chosen."""
     known = {version_name(version): version for version in versions}
-    standard = [version_name(version) for version in default(versions)]
-    chosen = st.multiselect(
-        label, list(known), default=standard, key=key, max_selections=most, help=help, bind="query-params"
-    )
-    return [known[name] for name in chosen]
+    standard = [version_name(version) for version in default(versions)][:most]
+    return [known[name] for name in pick_some(label, list(known), standard, key, most=most, help=help)]
 
 
 def pick_model(
@@ -63,12 +60,44 @@ def pick_model(
 ) -> ModelVersion | None:
     """A picker of one version, restored from the address; None where there is nothing to choose from."""
     known = {version_name(version): version for version in versions}
-    if not known:
-        return None
-    chosen = st.selectbox(
-        label, list(known), index=min(index, len(known) - 1), key=key, help=help, bind="query-params"
-    )
-    return known[chosen]
+    names = list(known)
+    chosen = pick_one(label, names, names[min(index, len(names) - 1)] if names else None, key, help=help)
+    return known.get(chosen) if chosen else None
+
+
+def pick_some(
+    label: str, options: Sequence[str], standard: Sequence[str], key: str, most: int | None = None,
+    help: str | None = None, placeholder: str | None = None,
+) -> list[str]:  # fmt: skip
+    """A picker of several options, restored from the address; `standard` where the address names none of them."""
+    in_address = [option for option in st.query_params.get_all(key) if option in options]
+    chosen = st.session_state.get(key)
+    if chosen is None and not in_address:
+        st.session_state[key] = [option for option in standard if option in options]
+    elif chosen is not None and not set(chosen) <= set(options):
+        kept = [option for option in chosen if option in options]
+        st.session_state[key] = kept or [option for option in standard if option in options]
+    return st.multiselect(
+        label, list(options), key=key, max_selections=most, help=help, placeholder=placeholder, wrap=True,
+        bind="query-params",
+    )  # fmt: skip
+
+
+def pick_one(
+    label: str, options: Sequence[str], standard: str | None, key: str, help: str | None = None
+) -> str | None:
+    """A picker of one option, restored from the address; `standard` where the address names none of them.
+
+    It has no default of its own, because Streamlit leaves a default out of the address: the link would then change its
+    meaning with the next registered model.
+    """
+    chosen = st.session_state.get(key)
+    if chosen not in options and (chosen is not None or st.query_params.get(key) not in options):
+        st.session_state[key] = standard
+    return st.selectbox(
+        label, list(options), index=None, key=key, help=help, bind="query-params",
+        disabled=not options,
+    )  # fmt: skip
 
 
 def _rank(version: ModelVersion | None) -> tuple[bool, bool]:

@@ -46,7 +46,8 @@ def _show_progress(record: RunRecord) -> None:
     losses = loading.curve(record, "train/loss")
     epoch, loss = losses[-1] if losses else (0, None)
     asked = record.params.get("epochs", "?")
-    parts = [f"epoch {epoch} of {asked}", f"{record.seconds:,.0f} s"]
+    done = ", evaluating" if str(epoch) == asked else ""
+    parts = [f"epoch {epoch} of {asked}{done}", f"{record.seconds:,.0f} s"]
     if loss is not None:
         parts.insert(1, f"loss {loss:.4g}")
     name = f"{record.tags.get('gdm.model', record.name)} on {record.tags.get('gdm.dataset', record.experiment)}"

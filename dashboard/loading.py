@@ -6,6 +6,7 @@ that are going on) is kept for seconds; what cannot (a registered version, a fin
 
     versions()                    every registered version, newest first
     model(uri)                    a LoadedModel; `with loaded.lock: loaded.model.sample(...)`
+    card(uri), version_files(uri) what a version says of itself, and its files
     dataset(specification)        the ImageDataset that a card's `dataset["specification"]` describes
     runs(), run(run_id)           runs, newest first; one run
     curve(record, key)            a metric's (step, value)s
@@ -20,6 +21,7 @@ import json
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
     from gdm_core.contract import GenerativeModel
     from gdm_core.data import ImageDataset
-    from gdm_core.storage import StoredModel
+    from gdm_core.storage import Card, StoredModel
     from pipelines.tracking import AliasChange, ModelVersion, RunRecord
 
 LIST_SECONDS = 5  # how old a list of versions or runs may be
@@ -63,6 +65,18 @@ def model(uri: str) -> LoadedModel:
     StoreError where it is gone, StorageError where its files are not what they say.
     """
     return _model(store_address(), *_resolved(uri))
+
+
+def card(uri: str) -> Card:
+    """What a registered version says of itself, without loading its weights."""
+    from gdm_core.storage import CARD, read_card
+
+    return read_card(version_files(uri)[CARD].parent)
+
+
+def version_files(uri: str) -> dict[str, Path]:
+    """The data files of a registered version on this machine: {"model.json": path, ...}."""
+    return _version_files(store_address(), uri)
 
 
 def dataset(specification: dict[str, Any]) -> ImageDataset:
@@ -129,11 +143,6 @@ def refresh() -> None:
         cache.clear()
 
 
-def warm_up() -> None:
-    """Import the slow packages beside the first page, in a thread, once per process."""
-    _warm_up()
-
-
 def _resolved(uri: str) -> tuple[str, str]:
     """(name, version) of an address; the list knows most of them without asking the store again."""
     for version in versions():
@@ -152,26 +161,32 @@ def _now(seconds: int) -> int:
     return int(time.time() // seconds)
 
 
-@st.cache_resource(ttl=LIST_SECONDS, max_entries=4, show_spinner=False)
-def _versions(address: str) -> tuple[ModelVersion, ...]:
+def _tracking() -> Any:
+    """pipelines.tracking, imported by who first needs it: it brings torch."""
     from pipelines import tracking
 
-    return tuple(tracking.list_versions())
+    return tracking
+
+
+@st.cache_resource(ttl=LIST_SECONDS, max_entries=4, show_spinner=False)
+def _versions(address: str) -> tuple[ModelVersion, ...]:
+    return tuple(_tracking().list_versions())
 
 
 @st.cache_resource(ttl=LIST_SECONDS, max_entries=16, show_spinner=False)
 def _alias_target(address: str, uri: str) -> tuple[str, str]:
-    from pipelines import tracking
-
-    return tracking.resolve(uri)
+    return _tracking().resolve(uri)
 
 
 @st.cache_resource(max_entries=MODELS, show_spinner=False)
 def _model(address: str, name: str, version: str) -> LoadedModel:
-    from pipelines import tracking
-
     uri = f"models:/{name}/{version}"
-    return LoadedModel(tracking.load_registered(uri), uri)
+    return LoadedModel(_tracking().load_registered(uri), uri)
+
+
+@st.cache_resource(max_entries=100, show_spinner=False)
+def _version_files(address: str, uri: str) -> dict[str, Path]:
+    return _tracking().version_files(uri)
 
 
 @st.cache_resource(max_entries=DATASETS, show_spinner=False)
@@ -183,77 +198,44 @@ def _dataset(specification: str) -> ImageDataset:
 
 @st.cache_resource(ttl=LIST_SECONDS, max_entries=4, show_spinner=False)
 def _runs(address: str) -> tuple[RunRecord, ...]:
-    from pipelines import tracking
-
-    return tuple(tracking.runs(limit=1000))
+    return tuple(_tracking().runs(limit=1000))
 
 
 @st.cache_resource(ttl=LIVE_SECONDS, max_entries=4, show_spinner=False)
 def _running(address: str) -> tuple[RunRecord, ...]:
-    from pipelines import tracking
-
-    return tuple(tracking.runs(status="RUNNING"))
+    return tuple(_tracking().runs(status="RUNNING"))
 
 
 @st.cache_resource(max_entries=100, show_spinner=False)
 def _run(address: str, run_id: str, now: int) -> RunRecord:
-    from pipelines import tracking
-
-    return tracking.get_run(run_id)
+    return _tracking().get_run(run_id)
 
 
 @st.cache_resource(max_entries=CURVES, show_spinner=False)
 def _curve(address: str, run_id: str, key: str, freshness: int) -> tuple[tuple[int, float], ...]:
-    from pipelines import tracking
-
-    return tuple(tracking.metric_history(run_id, key))
+    return tuple(_tracking().metric_history(run_id, key))
 
 
 @st.cache_resource(max_entries=PICTURES, show_spinner=False)
 def _grids(address: str, run_id: str, freshness: int) -> dict[str, dict[int, str]]:
-    from pipelines import tracking
-
-    return tracking.sample_grids(run_id)
+    return _tracking().sample_grids(run_id)
 
 
 @st.cache_resource(max_entries=PICTURES, show_spinner=False)
 def _files(address: str, run_id: str, freshness: int) -> tuple[str, ...]:
-    from pipelines import tracking
-
-    return tuple(tracking.list_files(run_id))
+    return tuple(_tracking().list_files(run_id))
 
 
 @st.cache_resource(max_entries=PICTURES, show_spinner=False)
 def _file(address: str, run_id: str, path: str) -> bytes:
-    from pipelines import tracking
-
-    return tracking.read_file(run_id, path)
+    return _tracking().read_file(run_id, path)
 
 
 @st.cache_resource(max_entries=100, show_spinner=False)
 def _per_image(address: str, run_id: str) -> dict[str, numpy.ndarray]:
-    from pipelines import tracking
-
-    return tracking.per_image_likelihood(run_id)
+    return _tracking().per_image_likelihood(run_id)
 
 
 @st.cache_resource(ttl=LIST_SECONDS, max_entries=100, show_spinner=False)
 def _alias_history(address: str, name: str) -> tuple[AliasChange, ...]:
-    from pipelines import tracking
-
-    return tuple(tracking.alias_history(name))
-
-
-@st.cache_resource(show_spinner=False)
-def _warm_up() -> threading.Thread:
-    thread = threading.Thread(target=_import_slowly, name="warm-up", daemon=True)
-    thread.start()
-    return thread
-
-
-def _import_slowly() -> None:
-    import mlflow  # noqa: F401
-    import plotly.graph_objects  # noqa: F401
-
-    import gdm_core.models  # noqa: F401
-    from pipelines import tracking  # noqa: F401
+    return tuple(_tracking().alias_history(name))

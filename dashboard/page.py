@@ -14,14 +14,17 @@ import os
 import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
+from dashboard import warm_up
 from pipelines.store import is_server, store_address
 from pipelines.tracker import StoreError
 
-LOGO = ":material/blur_on:"
+FOLDER = Path(__file__).parent
+LOGO, ICON = str(FOLDER / "logo.svg"), str(FOLDER / "icon.svg")  # local files: nothing is fetched from elsewhere
 logger = logging.getLogger("dashboard")
 
 
@@ -39,10 +42,14 @@ PAGES = (
     Page("compare", "Compare", ":material/leaderboard:", "Registered models side by side: what they cost, how likely "
          "they find images they have never seen, and by how much two of them differ."),
     Page("samples", "Samples", ":material/casino:", "Chosen models draw images here and now, all from the same seed."),
-    Page("interpolate", "Interpolate", ":material/route:", "From one image to another through a model's latent space, "
-         "or on a random walk in it."),
-    Page("anomalies", "Anomalies", ":material/troubleshoot:", "How strange a model finds your images, with a calibrated "
-         "p-value, a verdict at the false-alarm rate you choose, and a map of the strange pixels."),
+    Page("interpolate", "Interpolate", ":material/route:", "From one image to another through a model's latent "
+         "space, or on a random walk in it."),
+    Page("anomalies", "Anomalies", ":material/troubleshoot:", "How strange a model finds your images, with a "
+         "calibrated p-value, a verdict at the false-alarm rate you choose, and a map of the strange pixels."),
+    Page("runs", "Runs", ":material/timeline:", "Everything that was trained, laid side by side: metrics, parameters, "
+         "and samples as they became better."),
+    Page("model", "Model", ":material/deployed_code:", "One registered model: what it is, what it can do, where it "
+         "comes from, its versions and its files."),
 )  # fmt: skip
 
 
@@ -59,7 +66,16 @@ def show(entry: Page) -> None:
     st.title(entry.title, anchor=False)
     st.caption(entry.summary)
     with boundary():
+        _wait_for_imports()
         importlib.import_module(f"dashboard.views.{entry.name}").render()
+
+
+def _wait_for_imports() -> None:
+    """The first visitor of a process waits for torch and MLflow, and is told so."""
+    imports = warm_up.imports()
+    if imports.is_alive():
+        with st.spinner("The first page of a fresh start takes a few seconds"):
+            imports.join()
 
 
 @contextlib.contextmanager

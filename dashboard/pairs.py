@@ -33,7 +33,7 @@ def in_words(difference: PairedDifference, first: ModelVersion, second: ModelVer
     """What the difference says, with the caution that the two kinds of likelihood ask for."""
     names = version_name(first), version_name(second)
     better, worse = names if difference.mean >= 0 else names[::-1]
-    if difference.standard_error == 0.0:
+    if difference.standard_error <= 1e-9 * abs(difference.mean):  # constant but for rounding
         verdict = f"{better} and {worse} differ by the same amount on every image."
     else:
         errors = abs(difference.mean) / difference.standard_error

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from pipelines.tracking import ModelVersion, RunRecord
 
-NUMBER, HELP = st.column_config.NumberColumn, {
-    "log-likelihood": "Mean log p(x) of the test images, in nats per image. Compare only where data set and pixels are equal.",
+NUMBER = st.column_config.NumberColumn
+HELP = {
+    "log-likelihood": "Mean log p(x) of the test images in nats. Compare where data set and pixels are equal.",
     "± s.e.": "Standard error of that mean over the test images.",
     "kind": "exact: log p(x) itself. lower bound: the true value is at least this. estimate: log Z was estimated.",
     "pixels": "How images become the numbers the model sees. Values of different treatments cannot be compared.",
@@ -31,7 +32,9 @@ def model_table(versions: Sequence[ModelVersion]) -> pandas.DataFrame:
     import pandas
 
     ordered = sorted(versions, key=_order)
-    return pandas.DataFrame([_model_row(version) for version in ordered])
+    table = pandas.DataFrame([_model_row(version) for version in ordered])
+    unused = [name for name in ("bits/dim", "Fréchet") if table[name].isna().all()]
+    return table.drop(columns=unused)
 
 
 def model_columns(links: bool) -> dict[str, Any]:
@@ -43,9 +46,23 @@ def model_columns(links: bool) -> dict[str, Any]:
     columns: dict[str, Any] = {name: NUMBER(format=text, help=HELP.get(name)) for name, text in formats.items()}
     columns |= {name: st.column_config.TextColumn(help=HELP[name]) for name in ("kind", "pixels")}
     columns["model"] = st.column_config.TextColumn(pinned=True)
+    columns["registered"] = st.column_config.DatetimeColumn(format="D MMM YYYY, HH:mm")
     columns["aliases"] = st.column_config.ListColumn()
     columns["MLflow"] = st.column_config.LinkColumn(display_text="open") if links else None
     return columns
+
+
+def run_columns(links: bool) -> dict[str, Any]:
+    """How the columns of `run_table` are shown."""
+    return {
+        "run": st.column_config.TextColumn(pinned=True),
+        "started": st.column_config.DatetimeColumn(format="D MMM YYYY, HH:mm"),
+        "seconds": NUMBER(format="%.0f s"),
+        "log-likelihood": NUMBER(format="%.2f", help=HELP["log-likelihood"]),
+        "kind": st.column_config.TextColumn(help=HELP["kind"]),
+        "pixels": st.column_config.TextColumn(help=HELP["pixels"]),
+        "MLflow": st.column_config.LinkColumn(display_text="open") if links else None,
+    }
 
 
 def csv_of(table: pandas.DataFrame) -> bytes:
@@ -85,6 +102,7 @@ def _model_row(version: ModelVersion) -> dict[str, Any]:
         "sampling": version.sampling_seconds,
         "epochs": version.epochs,
         "aliases": list(version.aliases),
+        "registered": version.created,
         "MLflow": ui_link(version),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
@@ -24,6 +25,7 @@ def curve_figure(curves: Mapping[str, Curve], metric: str, colours: Mapping[str,
                 hovertemplate="epoch %{x}: %{y:.4g}<extra>%{fullData.name}</extra>",
             )  # fmt: skip
         )
-    figure.update_xaxes(title="epoch")
+    last = max((step for points in curves.values() for step, _ in points), default=1)
+    figure.update_xaxes(title="epoch", dtick=math.ceil(last / 12))
     figure.update_yaxes(title=metric)
     return finish(figure, 340)

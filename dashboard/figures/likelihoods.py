@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy
 import plotly.graph_objects as go
 
+from dashboard.axes import axis_of
 from dashboard.figures.style import COLOURS, QUIET, finish
 
 if TYPE_CHECKING:
@@ -38,33 +38,6 @@ MARKS = {
 }  # fmt: skip
 OTHER = Mark("x", QUIET, "other", "of another kind: look at the model's evaluation")
 INTERVAL = "95 % interval of log Z"
-
-
-@dataclass(frozen=True)
-class Axis:
-    """What must be equal for two log-likelihoods to share an axis."""
-
-    dataset: str
-    digest: str
-    treatment: str
-    data_shape: tuple[int, ...]
-
-    @property
-    def title(self) -> str:
-        return f"{self.dataset}, {self.treatment}"
-
-
-def axis_of(version: ModelVersion) -> Axis:
-    return Axis(version.dataset, version.dataset_digest, version.treatment, version.data_shape)
-
-
-def by_axis(versions: Sequence[ModelVersion]) -> dict[Axis, list[ModelVersion]]:
-    """The versions with a test log-likelihood by the axis they may share, best first."""
-    axes: dict[Axis, list[ModelVersion]] = {}
-    for version in sorted(versions, key=lambda v: -(v.test_mean if v.test_mean is not None else numpy.inf)):
-        if version.test_mean is not None:
-            axes.setdefault(axis_of(version), []).append(version)
-    return dict(sorted(axes.items(), key=lambda item: (-len(item[1]), item[0].title)))
 
 
 def likelihood_figure(versions: Sequence[ModelVersion], names: Sequence[str]) -> go.Figure:

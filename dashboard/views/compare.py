@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from dashboard import loading, pairs, tables
-from dashboard.choices import SHOWN, best_of_each, pick_model, pick_models, select, version_name
+from dashboard.axes import axis_of, by_axis, titles
+from dashboard.choices import SHOWN, best_of_each, pick_model, pick_models, pick_one, select, version_name
 from dashboard.figures.curves import curve_figure
 from dashboard.figures.differences import PairedDifference, difference_figure, paired_difference
-from dashboard.figures.likelihoods import INTERVAL, MARKS, axis_of, by_axis, likelihood_figure
+from dashboard.figures.likelihoods import INTERVAL, MARKS, likelihood_figure
 from dashboard.figures.style import colours_of
 from dashboard.live import show_running
 from dashboard.page import boundary, guarded, link, plain
@@ -90,12 +91,13 @@ def _show_table(versions: Sequence[ModelVersion]) -> None:
 def _show_likelihoods(versions: Sequence[ModelVersion]) -> None:
     st.subheader("Test log-likelihood", anchor=False)
     axes = by_axis(versions)
+    names = titles(axes)
     kinds = {version.likelihood_kind for shown in axes.values() for version in shown}
     for axis, shown in axes.items():
-        st.markdown(f"**{plain(axis.title)}** · {plain('x'.join(map(str, axis.data_shape)))}")
+        st.markdown(f"**{plain(names[axis])}**")
         st.plotly_chart(
             likelihood_figure(shown, [version_name(v) for v in shown]), key=f"likelihood {axis}",
-            config={"displayModeBar": False}, alt=f"Test log-likelihood on {axis.title}",
+            config={"displayModeBar": False}, alt=f"Test log-likelihood on {names[axis]}",
         )  # fmt: skip
     meanings = [f"**{MARKS[kind].legend}**: {MARKS[kind].meaning}" for kind in MARKS if kind in kinds]
     if any(version.log_partition for version in versions):
@@ -159,7 +161,8 @@ def _show_curves(versions: Sequence[ModelVersion]) -> None:
         st.info("Choose models whose runs logged a metric per epoch.", icon=":material/info:")
         return
     index = keys.index(LIKELIHOOD_METRIC) if LIKELIHOOD_METRIC in keys else 0
-    metric = right.selectbox("Metric", keys, index=index, key="metric", bind="query-params")
+    with right:
+        metric = pick_one("Metric", keys, keys[index], "metric") or keys[index]
     for title, group in _groups(chosen, metric).items():
         curves = {version_name(v): loading.curve(records[v.run_id], metric) for v in group if v.run_id in records}
         curves = {name: points for name, points in curves.items() if points}
@@ -186,8 +189,9 @@ def _runs_of(versions: Sequence[ModelVersion]) -> dict[str, RunRecord]:
 def _groups(versions: Sequence[ModelVersion], metric: str) -> dict[str, list[ModelVersion]]:
     """Versions that may share an axis: all for speed, of one data set and treatment for what is in nats."""
     groups: dict[str, list[ModelVersion]] = {}
+    names = titles(axis_of(version) for version in versions)
     for version in versions:
-        groups.setdefault("" if metric == "images_per_second" else axis_of(version).title, []).append(version)
+        groups.setdefault("" if metric == "images_per_second" else names[axis_of(version)], []).append(version)
     return groups if len(groups) > 1 else {"": list(versions)}
 
 
