@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -69,9 +70,13 @@ class Subject:
 
     @property
     def scorers(self) -> list[Scorer]:
-        """The scorers that apply and were calibrated."""
+        """The scorers that apply and were calibrated; the first one is the model's main score."""
         known = self.calibration.scores if self.calibration else {}
         return [entry for entry in scorers_for(self.stored.model) if entry.name in known]
+
+    def chosen_scorers(self, names: Sequence[str]) -> list[Scorer]:
+        """Those of these names that it has, else its main score."""
+        return [entry for entry in self.scorers if entry.name in names] or self.scorers[:1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +87,11 @@ class Sight:
     suspect: tuple[bool, ...]
     inverted: tuple[bool, ...]
     digests: tuple[str, ...]
+
+    def take(self, rows: Sequence[int]) -> Sight:
+        """The sight of some of the pictures."""
+        parts = (tuple(values[row] for row in rows) for values in (self.suspect, self.inverted, self.digests))
+        return Sight(self.x[list(rows)], *parts)
 
 
 def subject(label: str, uri: str, stored: StoredModel, lock: contextlib.AbstractContextManager) -> Subject:
@@ -134,6 +144,7 @@ class ScoreBook:
     def __init__(self, limit: int = 20_000) -> None:
         self._limit = limit
         self._known: OrderedDict[tuple[str, str, str], Tensor] = OrderedDict()
+        self._writing = threading.Lock()  # a job that was replaced may still be finishing its last image
 
     def scores(
         self, model: Subject, scorer: Scorer, seen: Sight, report: Callable[[int], None] = lambda count: None
@@ -156,7 +167,8 @@ class ScoreBook:
         self, model: Subject, what: str, seen: Sight, measure: Callable[[Tensor], Tensor], report: Callable[[int], None]
     ) -> Tensor:
         keys = [(model.uri, what, digest) for digest in seen.digests]
-        found = {key: self._known[key] for key in keys if key in self._known}
+        with self._writing:
+            found = {key: self._known[key] for key in keys if key in self._known}
         missing = [i for i, key in enumerate(keys) if key not in found]
         report(len(keys) - len(missing))
         for start in range(0, len(missing), CHUNK):
@@ -169,9 +181,10 @@ class ScoreBook:
         return torch.stack([found[key] for key in keys]) if keys else torch.zeros(0, dtype=torch.float64)
 
     def _remember(self, found: dict[tuple[str, str, str], Tensor]) -> None:
-        self._known |= found
-        while len(self._known) > self._limit:
-            self._known.popitem(last=False)
+        with self._writing:
+            self._known |= found
+            while len(self._known) > self._limit:
+                self._known.popitem(last=False)
 
 
 @dataclass(frozen=True, eq=False)

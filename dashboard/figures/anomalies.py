@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy
 import plotly.graph_objects as go
 from torch import Tensor
 
-NORMAL, FLAGGED, NOT_FLAGGED = "#8a97a0", "#d1495b", "#3b7dd8"
-MAXIMUM_MARKS = 2000
+from dashboard.figures.style import COLOURS, QUIET, finish
+
+FLAGGED, NOT_FLAGGED = COLOURS[4], COLOURS[0]
+BINS, MAXIMUM_MARKS = 40, 2000
+HEADROOM = 1.45  # of the bars' axis, so that the marks above them are clear of the bars
 
 
 def score_histogram(
@@ -21,38 +25,47 @@ def score_histogram(
     chosen: int | None = None,
 ) -> go.Figure:
     """Scores of held-out normal images as bars, the uploads as marks above them, and where flagging begins."""
-    figure = go.Figure()
-    count = len(calibration_scores)
-    figure.add_histogram(
-        x=calibration_scores.tolist(), nbinsx=40, marker_color=NORMAL, name=f"{count} normal images (calibration)",
-        hovertemplate="%{x}: %{y} normal images<extra></extra>",
-    )  # fmt: skip
-    for is_flagged, name, colour, symbol in (
-        (False, "not flagged", NOT_FLAGGED, "line-ns-open"),
-        (True, "flagged", FLAGGED, "triangle-down"),
-    ):
+    bars = _bars(calibration_scores)
+    figure = go.Figure(bars)
+    for is_flagged in (False, True):
         rows = [i for i in range(min(len(scores), MAXIMUM_MARKS)) if bool(flagged[i]) == is_flagged]
         if rows:
-            figure.add_trace(_marks([float(scores[i]) for i in rows], [names[i] for i in rows], name, colour, symbol))
+            figure.add_trace(_marks([float(scores[i]) for i in rows], [names[i] for i in rows], is_flagged))
     if cut is not None:
-        figure.add_vline(x=cut, line={"color": FLAGGED, "width": 1.5, "dash": "dash"}, annotation_text="flagged above",
-                         annotation_position="top right", annotation_font_color=FLAGGED)  # fmt: skip
+        _line(figure, cut, FLAGGED, "flagged above", "dash")
     if chosen is not None and chosen < len(scores):
-        figure.add_vline(x=float(scores[chosen]), line={"color": NOT_FLAGGED, "width": 1.5},
-                         annotation_text=_short(names[chosen]), annotation_position="bottom right")  # fmt: skip
-    return figure.update_layout(
-        height=320, bargap=0.03, margin={"l": 8, "r": 8, "t": 28, "b": 8}, hovermode="closest",
-        legend={"orientation": "h", "y": -0.28, "x": 0}, xaxis_title=axis, yaxis_title="normal images",
+        _line(figure, float(scores[chosen]), FLAGGED if bool(flagged[chosen]) else NOT_FLAGGED, "", "solid")
+    figure.update_layout(
+        bargap=0.04, hovermode="closest", xaxis_title=axis, 
+        yaxis={"title": "normal images", "range": [0, HEADROOM * max(bars.y)]},
         yaxis2={"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
     )  # fmt: skip
+    return finish(figure, 340)
 
 
-def _marks(x: list[float], names: list[str], legend: str, colour: str, symbol: str) -> go.Scatter:
+def _bars(scores: Tensor) -> go.Bar:
+    counts, edges = numpy.histogram(scores.double().numpy(), bins=BINS)
+    return go.Bar(
+        x=(edges[:-1] + edges[1:]) / 2, y=counts, width=numpy.diff(edges), marker_color=QUIET,
+        name=f"{len(scores)} normal images (calibration)", customdata=numpy.stack([edges[:-1], edges[1:]], 1),
+        hovertemplate="%{customdata[0]:.4g} to %{customdata[1]:.4g}: %{y} normal images<extra></extra>",
+    )  # fmt: skip
+
+
+def _marks(x: list[float], names: list[str], is_flagged: bool) -> go.Scatter:
+    legend, colour, symbol, height = (
+        ("flagged", FLAGGED, "triangle-down", 0.87) if is_flagged else ("not flagged", NOT_FLAGGED, "line-ns-open", 0.8)
+    )
     return go.Scatter(
-        x=x, y=[0.93 if legend == "flagged" else 0.86] * len(x), yaxis="y2", mode="markers", name=legend,
-        text=[_short(name) for name in names], hovertemplate="%{text}: %{x:.4g}<extra>" + legend + "</extra>",
+        x=x, y=[height] * len(x), yaxis="y2", mode="markers", name=legend, text=[_short(name) for name in names],
+        hovertemplate="%{text}: %{x:.4g}<extra>" + legend + "</extra>",
         marker={"color": colour, "symbol": symbol, "size": 11, "line": {"width": 2, "color": colour}},
     )  # fmt: skip
+
+
+def _line(figure: go.Figure, x: float, colour: str, text: str, dash: str) -> None:
+    figure.add_vline(x=x, line={"color": colour, "width": 1.5, "dash": dash}, annotation_text=text,
+                     annotation_position="top right", annotation_font_color=colour)  # fmt: skip
 
 
 def _short(name: str) -> str:

@@ -1,0 +1,93 @@
+"""Pictures in flowing rows as HTML: many small images in one element, crisp at any zoom. No Streamlit in here."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dashboard import images
+
+STYLE = """<style>
+.gallery {display: flex; flex-wrap: wrap; gap: .75rem; align-items: stretch}
+.gallery .card {border: 1px solid rgba(128,128,128,.35); border-radius: .5rem; padding: .5rem; max-width: 100%}
+.gallery .card.flagged {border: 2px solid #d1495b; padding: calc(.5rem - 1px)}
+.gallery .plain {border: none; padding: 0}
+.gallery .pictures {display: flex; gap: .375rem; flex-wrap: wrap}
+.gallery figure {margin: 0}
+.gallery img {image-rendering: pixelated; display: block; border-radius: .2rem; max-width: 100%}
+.gallery figcaption, .gallery .line {font-size: .8rem; line-height: 1.35; overflow: hidden; text-overflow: ellipsis;
+  white-space: nowrap; opacity: .8}
+.gallery .name {font-weight: 600; opacity: 1}
+.gallery .flag {color: #d1495b; font-weight: 600; opacity: 1}
+.gallery .legend {display: flex; gap: .5rem; align-items: center; font-size: .8rem; opacity: .85; flex-wrap: wrap}
+.gallery .bar {width: 9rem; height: .7rem; border-radius: .2rem; display: inline-block}
+.gallery .dark {width: 1.4rem; height: .7rem; border-radius: .2rem; background: #000; display: inline-block;
+  border: 1px solid rgba(128,128,128,.5)}
+</style>"""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image: its bytes, what it is (for those who cannot see it too), and how wide it is shown."""
+
+    png: bytes
+    description: str
+    width: int
+    caption: str = ""
+    kind: str = "image/png"
+
+
+@dataclass(frozen=True)
+class Card:
+    """Images that belong together and the lines under them."""
+
+    pictures: Sequence[Shown]
+    name: str = ""
+    lines: Sequence[str] = ()
+    flagged: bool = False
+    verdict: str = ""
+
+
+def gallery(cards: Sequence[Card]) -> str:
+    """The cards as HTML that wraps to the width of the page. Every text is escaped."""
+    return f'{STYLE}<div class="gallery">{"".join(map(_card, cards))}</div>'
+
+
+def strip(pictures: Sequence[Shown]) -> str:
+    """Pictures without frames."""
+    return f'{STYLE}<div class="gallery">{"".join(map(_picture, pictures))}</div>'
+
+
+def map_legend() -> str:
+    """What the colours of a heat map mean."""
+    gradient = images.legend_gradient()
+    return (
+        f'{STYLE}<div class="gallery"><div class="legend"><span class="dark"></span> not lit: no stranger than 99 % of '
+        f'normal images at this place <span class="bar" style="background: {gradient}"></span> lit, up to twice the '
+        "threshold and more</div></div>"
+    )
+
+
+def _card(card: Card) -> str:
+    width = max(96, sum(picture.width for picture in card.pictures) + 6 * (len(card.pictures) - 1))
+    verdict = f'<div class="line{" flag" * card.flagged}">{_verdict(card)}</div>' if card.verdict else ""
+    lines = "".join(f'<div class="line">{html.escape(line)}</div>' for line in card.lines)
+    name = html.escape(card.name)
+    heading = f'<div class="line name" title="{name}">{name}</div>' if name else ""
+    return (
+        f'<div class="card{" flagged" * card.flagged}"><div style="max-width: {width}px">'
+        f'<div class="pictures">{"".join(map(_picture, card.pictures))}</div>{heading}{verdict}{lines}</div></div>'
+    )
+
+
+def _verdict(card: Card) -> str:
+    return ("&#9873; " if card.flagged else "") + html.escape(card.verdict)
+
+
+def _picture(shown: Shown) -> str:
+    caption = f"<figcaption>{html.escape(shown.caption)}</figcaption>" if shown.caption else ""
+    return (
+        f'<figure style="max-width: {shown.width}px"><img src="{images.data_address(shown.png, shown.kind)}" '
+        f'alt="{html.escape(shown.description)}" width="{shown.width}">{caption}</figure>'
+    )

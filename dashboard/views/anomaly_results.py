@@ -1,0 +1,173 @@
+"""What the Anomalies page shows once there are scores: verdicts, images with heat maps, a table, a histogram, a CSV."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import streamlit as st
+from torch import Tensor
+
+from dashboard import images
+from dashboard.figures.anomalies import score_histogram
+from dashboard.gallery import Card, Shown, gallery, map_legend, strip
+from dashboard.page import plain
+from dashboard.scoring import Judged, Picture, ScoreBook, Sight, cut
+from dashboard.verdict_tables import VERDICTS, csv_text, flagged_styles, order, table
+from gdm_core.anomaly import map_for
+
+CARDS, SMALL, LARGE = 12, 96, 152
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Everything there is to show."""
+
+    pictures: Sequence[Picture]
+    sights: dict[str, Sight]  # by the model's address
+    judged: Sequence[Judged]
+    rate: float
+    false_discovery: bool
+    book: ScoreBook
+
+    @property
+    def procedure(self) -> str:
+        return "Benjamini-Hochberg" if self.false_discovery else "p-value at most the rate"
+
+
+def draw(results: Results) -> None:
+    """All of it. Where there are several models or scores, one of them is looked at and the table has all."""
+    place = _looked_at(results)
+    one = results.judged[place]
+    _summary(results, one)
+    _pictures(results, one)
+    left, right = st.columns([3, 2], gap="medium")
+    with left:
+        chosen = _table(results, place)
+    with right:
+        _detail(results, chosen)
+    _histogram(results, one, chosen)
+
+
+def _looked_at(results: Results) -> int:
+    if len(results.judged) == 1:
+        return 0
+    labels = [one.label for one in results.judged]
+    chosen = st.selectbox("Look at", labels, key="look", bind="query-params",
+                          help="Which verdicts and heat maps are shown below. The table has all of them.")  # fmt: skip
+    return labels.index(chosen)
+
+
+def _summary(results: Results, one: Judged) -> None:
+    flagged, count = int(one.flagged.sum()), len(one.p)
+    if results.false_discovery:
+        what = f"expected share of normal images among the flagged at most {results.rate:.2%}"
+    else:
+        what = f"false-alarm rate {results.rate:.2%}: about {results.rate * count:.2g} of {count} if all were normal"
+    st.subheader(f"{flagged} of {count} images flagged", anchor=False)
+    st.caption(f"{plain(one.label)}, against {len(one.calibration_scores)} held-out normal images; {what}. "
+               "Flagged means unlike the normal images; whether it is wrong is for you to say.")  # fmt: skip
+
+
+def _pictures(results: Results, one: Judged) -> None:
+    rows = order(one)
+    pages = math.ceil(len(rows) / CARDS)
+    page = st.pagination(pages, key="page") if pages > 1 else 1
+    shown = rows[(page - 1) * CARDS : page * CARDS]
+    brightness = results.book.brightness(one.model, results.sights[one.model.uri].take(shown))
+    maps = [None] * len(shown) if brightness is None else list(brightness)
+    st.html(gallery([_card(results, one, i, lit) for i, lit in zip(shown, maps, strict=True)]))
+    _map_note(one, brightness is not None)
+
+
+def _card(results: Results, one: Judged, i: int, brightness: Tensor | None) -> Card:
+    seen, name = results.sights[one.model.uri], results.pictures[i].name
+    pictures = [Shown(images.image_png(seen.x[i], SMALL), f"{name} as the model sees it", SMALL)]
+    if brightness is not None:
+        pictures.append(Shown(images.image_png(images.heat_map(brightness), SMALL), _map_words(brightness), SMALL))
+    lines = [f"p = {float(one.p[i]):.3g}, score {float(one.scores[i]):.4g}"] + ["inverted"] * seen.inverted[i]
+    return Card(pictures, name, lines, bool(one.flagged[i]), VERDICTS[bool(one.flagged[i])])
+
+
+def _map_words(brightness: Tensor) -> str:
+    return f"heat map: {int((brightness > 0).sum())} of {brightness.numel()} pixels lit"
+
+
+def _map_note(one: Judged, has_map: bool) -> None:
+    method = map_for(one.model.stored.model)
+    if has_map:
+        st.html(map_legend())
+        st.caption(f"Left: as the model sees it. Right: {plain(method.label)}, on one scale for the whole data set.")
+    elif method is None:
+        st.caption(f"{plain(one.model.label)} has no measure of single pixels, so there is no heat map.")
+    else:
+        st.caption(f"{plain(one.model.label)} was registered without a scale for heat maps, so none is shown.")
+
+
+def _table(results: Results, place: int) -> int:
+    """The table and the CSV; the place of the chosen image, the strangest where none is chosen."""
+    one = results.judged[place]
+    frame = table(results.pictures, results.sights[one.model.uri], results.judged, place)
+    number = st.column_config.NumberColumn
+    columns = {"as seen": st.column_config.ImageColumn("", width="small"), "score": number(format="%.4g")}
+    columns |= {name: number(format="%.4f") for name in frame.columns if name == "p-value" or " · " in name}
+    state = st.dataframe(
+        frame.style.apply(flagged_styles, judged=results.judged, axis=None), hide_index=True, column_config=columns,
+        on_select="rerun", selection_mode="single-row", key="table", height=_height(len(frame)), row_height=44,
+        alt="Images with their p-values and verdicts, the strangest first",
+    )  # fmt: skip
+    content = csv_text(results.pictures, results.sights, results.judged, results.rate, results.procedure)
+    st.download_button("CSV", content.encode(), "verdicts.csv", "text/csv", "csv", on_click="ignore",
+                       icon=":material/download:", help="Every image, model and score, in full precision.")  # fmt: skip
+    chosen = [row for row in state.selection.rows if row < len(frame)]
+    return int(frame.index[chosen[0] if chosen else 0])
+
+
+def _height(rows: int) -> int:
+    return min(520, 44 * rows + 42)
+
+
+def _detail(results: Results, i: int) -> None:
+    picture = results.pictures[i]
+    width, height = picture.size
+    st.markdown(f"**{plain(picture.name)}** :gray[{width} x {height}]")
+    original = Shown(images.png(picture.thumbnail), f"{picture.name}, the original", LARGE, "original")
+    for position, uri in enumerate(results.sights):
+        judged = [one for one in results.judged if one.model.uri == uri]
+        shown = [original] * (position == 0) + _as_seen(results, judged[0], i)
+        if len(results.sights) > 1:
+            st.markdown(f"**{plain(judged[0].model.label)}**")
+        st.html(strip(shown))
+        for one in judged:
+            verdict = ":red[**⚑ flagged**]" if bool(one.flagged[i]) else "not flagged"
+            st.markdown(f"{verdict}, p = {float(one.p[i]):.4g}: {plain(one.scorer.label)} {float(one.scores[i]):.5g}",
+                        help=plain(one.scorer.description))  # fmt: skip
+    st.caption("Select a row of the table to see another image here.")
+
+
+def _as_seen(results: Results, one: Judged, i: int) -> list[Shown]:
+    """One image as a model sees it, its heat map, and the map over the image."""
+    seen = results.sights[one.model.uri].take([i])
+    brightness = results.book.brightness(one.model, seen)
+    how = "as the model sees it" + (", inverted" if seen.inverted[0] else "")
+    shown = [Shown(images.image_png(seen.x[0], LARGE), how, LARGE, how)]
+    if brightness is None:
+        return shown
+    heat, over = images.heat_map(brightness[0]), images.heat_overlay(seen.x[0], brightness[0])
+    return [
+        *shown,
+        Shown(images.image_png(heat, LARGE), _map_words(brightness[0]), LARGE, "heat map"),
+        Shown(images.image_png(over, LARGE), "heat map over the image", LARGE, "heat map over the image"),
+    ]
+
+
+def _histogram(results: Results, one: Judged, chosen: int) -> None:
+    st.subheader("Where the scores lie", anchor=False)
+    names = [picture.name for picture in results.pictures]
+    limit = None if results.false_discovery else cut(one.calibration_scores, results.rate)
+    figure = score_histogram(
+        one.calibration_scores, one.scores, one.flagged, names, f"{one.scorer.label} ({one.model.label})", limit, chosen
+    )
+    st.plotly_chart(figure, key="histogram", alt="Histogram of normal scores with the images marked",
+                    config={"displaylogo": False})  # fmt: skip

@@ -1,0 +1,206 @@
+"""Interpolate: from one image to another through a latent space, by two ways, and a random walk in it."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import streamlit as st
+import torch
+from torch import Tensor
+
+from dashboard import images, latent_paths, loading, offers
+from dashboard.choices import pick_models, version_name
+from dashboard.gallery import Shown, strip
+from dashboard.loading import LoadedModel
+from dashboard.page import plain
+from dashboard.scoring import Format, Picture, example_pictures
+from dashboard.uploads import PRIVACY, uploaded_pictures
+from gdm_core.contract import Decodes, Encodes, has
+from gdm_core.data.pictures import grid
+from pipelines.tracking import ModelVersion
+
+TEST_IMAGES, UPLOADS, POINTS, WALK = "Two test images", "Two uploads", "Two random points", "Random walk"
+CELL, WALK_SIDE, FILM_CELL, FILM_COLUMNS = 80, 240, 40, 12
+
+Loaded = tuple[ModelVersion, LoadedModel]
+
+
+def render() -> None:
+    """Controls, then for each chosen model the images along the way."""
+    versions = loading.versions()
+    offered = offers.able(versions, Decodes)
+    _say_who_can(versions, offered)
+    if not offered:
+        return
+    chosen = pick_models(offered, default=offers.newest_dataset, most=6)
+    mode = st.segmented_control(
+        "Between", [TEST_IMAGES, UPLOADS, POINTS, WALK], default=_first_mode(chosen), required=True, key="between",
+        bind="query-params",
+    )  # fmt: skip
+    loaded = offers.load(chosen)
+    if not chosen:
+        st.info("Choose at least one model.", icon=":material/touch_app:")
+    elif mode == WALK:
+        _walks(loaded)
+    elif mode == POINTS:
+        _between_points(loaded)
+    else:
+        _between_images(_with_encoder(loaded), mode)
+
+
+def _say_who_can(versions: Sequence[ModelVersion], offered: Sequence[ModelVersion]) -> None:
+    """Which models have no latent space to walk in, and which registered ones or architectures have."""
+    others = sorted({v.name for v in versions} - {v.name for v in offered})
+    if not offered:
+        can = ", ".join(f"`{name}`" for name in offers.architectures(Decodes))
+        so_far = f"None of the registered models ({plain(', '.join(others))}) has a latent space" if others else (
+            "No model is registered yet")  # fmt: skip
+        st.info(f"{so_far} that images can be decoded from. Architectures that have one: {can}. "
+                "Train one: `python -m pipelines train vae --dataset digits`", icon=":material/inbox:")  # fmt: skip
+    elif others:
+        st.caption(f"Not offered, because they cannot decode a latent code: {plain(', '.join(others))}.")
+
+
+def _first_mode(chosen: Sequence[ModelVersion]) -> str:
+    return TEST_IMAGES if offers.able(chosen, Encodes) or not chosen else POINTS
+
+
+def _with_encoder(loaded: list[Loaded]) -> list[Loaded]:
+    """The models that can turn an image into a code; the others are named, with what they can do."""
+    able = [pair for pair in loaded if has(pair[1].model, Encodes)]
+    others = [version_name(version) for version, one in loaded if not has(one.model, Encodes)]
+    if others:
+        st.info(f"{plain(', '.join(others))}: no encoder, so only random points and walks.", icon=":material/info:")
+    return able
+
+
+def _between_images(loaded: list[Loaded], mode: str) -> None:
+    if not loaded:
+        return
+    ways, steps = _ways_and_steps()
+    formats = sorted({_format(one) for _, one in loaded})
+    pictures = _uploads(formats) if mode == UPLOADS else _test_images(loaded, formats)
+    if len(pictures) < 2:
+        return
+    for version, one in loaded:
+        ends = [picture.stored[_format(one)] for picture in pictures]
+        pair = [latent_paths.seen(one, stored) for stored in ends]
+        _rows(version, ways, partial(latent_paths.between_images, one, ends), steps, pair)
+
+
+def _between_points(loaded: list[Loaded]) -> None:
+    ways, steps = _ways_and_steps()
+    seed = _seed()
+    for version, one in loaded:
+        _rows(version, ways, partial(latent_paths.between_points, one, seed), steps)
+
+
+def _ways_and_steps() -> tuple[list[str], int]:
+    left, right = st.columns(2)
+    ways = left.pills("Way", list(latent_paths.WAYS), selection_mode="multi", default=list(latent_paths.WAYS),
+                      key="way", bind="query-params",
+                      help="Spherical keeps the length of the codes; linear passes nearer to the prior's mean.")
+    steps = right.slider("Steps", 3, 24, 10, key="steps", bind="query-params")
+    return [way for way in latent_paths.WAYS if way in ways] or list(latent_paths.WAYS)[:1], int(steps)
+
+
+def _seed() -> int:
+    left, right = st.columns([1, 3], vertical_alignment="bottom")
+    seed = left.number_input("Seed", 0, 2**31 - 1, 0, key="seed", bind="query-params")
+    right.button("Other random codes", on_click=_new_seed, icon=":material/casino:")
+    return int(seed)
+
+
+def _new_seed() -> None:
+    st.session_state["seed"] = secrets.randbelow(100_000)
+
+
+def _test_images(loaded: list[Loaded], formats: list[Format]) -> list[Picture]:
+    """Two test images of the first model's data set, by their numbers or by chance."""
+    card = loaded[0][1].stored.card
+    try:
+        data = loading.dataset({**card.dataset["specification"], "download": False})
+    except (KeyError, ValueError) as error:
+        name = plain(str(card.dataset.get("name", "this data set")))
+        st.warning(f"No test images of {name} here: {plain(str(error))}", icon=":material/image_not_supported:")
+        return []
+    last = len(data.splits["test"]) - 1
+    left, middle, right = st.columns([1, 1, 2], vertical_alignment="bottom")
+    rows = [
+        left.number_input(f"From test image (0 to {last})", 0, last, 0, key="from", bind="query-params"),
+        middle.number_input(f"To test image (0 to {last})", 0, last, min(7, last), key="to", bind="query-params"),
+    ]
+    right.button("Two others by chance", on_click=_random_pair, args=(last,), icon=":material/casino:")
+    stored = data.splits["test"].images[[int(row) for row in rows]]
+    return example_pictures(stored, data.levels, "test image", formats)
+
+
+def _random_pair(last: int) -> None:
+    st.session_state["from"], st.session_state["to"] = secrets.randbelow(last + 1), secrets.randbelow(last + 1)
+
+
+def _uploads(formats: list[Format]) -> list[Picture]:
+    files = st.file_uploader(
+        "Two images: PNG, JPEG, WebP, BMP, GIF, TIFF", accept_multiple_files=True, key="ends",
+        help=PRIVACY,
+    )  # fmt: skip
+    pictures = uploaded_pictures(files, formats, "interpolate")
+    if len(pictures) < 2:
+        st.info(f"Upload {'two images' if not pictures else 'one more image'}.", icon=":material/add_photo_alternate:")
+    elif len(pictures) > 2:
+        st.caption(f"The first two are used: {plain(pictures[0].name)} and {plain(pictures[1].name)}.")
+    return pictures[:2]
+
+
+def _format(loaded: LoadedModel) -> Format:
+    return tuple(loaded.stored.card.data_shape), loaded.stored.treatment.stored_levels
+
+
+def _rows(
+    version: ModelVersion, ways: Sequence[str], path: Callable[[str, int], Tensor], steps: int,
+    ends: Sequence[Tensor] = (),
+) -> None:  # fmt: skip
+    """A row of images for each way, between the two ends where they are images."""
+    _heading(version)
+    rows = [path(way, steps) for way in ways]
+    names = ("from", "to")[: len(ends)]
+    edges = [Shown(images.image_png(x, CELL), end, CELL, end) for x, end in zip(ends, names, strict=True)]
+    for way, frames in zip(ways, rows, strict=True):
+        cells = [_cell(x, f"{way} {i}", i, steps) for i, x in enumerate(frames, 1)]
+        st.html(strip([*edges[:1], *cells, *edges[1:]]))
+    if rows:
+        content = images.png(grid(torch.cat(rows), steps, images.enlargement(*rows[0].shape[-2:], CELL)))
+        st.download_button("PNG", content, f"{version.name}-{version.version}-path.png", "image/png",
+                           f"png {version.uri}", on_click="ignore", icon=":material/download:")  # fmt: skip
+
+
+def _cell(x: Tensor, caption: str, i: int, steps: int) -> Shown:
+    return Shown(images.image_png(x, CELL), f"{caption}: step {i} of {steps}", CELL, caption)
+
+
+def _walks(loaded: list[Loaded]) -> None:
+    frames = int(st.slider("Frames", 16, 96, 48, 8, key="frames", bind="query-params"))
+    seed = _seed()
+    for version, one in loaded:
+        _walk(version, latent_paths.random_walk(one, seed, frames), seed)
+
+
+def _walk(version: ModelVersion, frames: Tensor, seed: int) -> None:
+    """The walk as an animation and as a filmstrip."""
+    _heading(version)
+    moving = images.animation(frames, WALK_SIDE)
+    film = images.png(grid(frames, FILM_COLUMNS, images.enlargement(*frames.shape[-2:], FILM_CELL)))
+    name = f"{version.name}-{version.version}-walk-seed{seed}"
+    left, right = st.columns([1, 2], gap="medium")
+    left.html(strip([Shown(moving, f"a random walk of {version_name(version)}", WALK_SIDE, "", "image/gif")]))
+    left.download_button("GIF", moving, f"{name}.gif", "image/gif", f"gif {version.uri}", on_click="ignore",
+                         icon=":material/download:")  # fmt: skip
+    right.image(film, alt=f"the {len(frames)} frames of the walk, row by row")
+    right.download_button("Filmstrip", film, f"{name}.png", "image/png", f"film {version.uri}", on_click="ignore",
+                          icon=":material/download:")  # fmt: skip
+
+
+def _heading(version: ModelVersion) -> None:
+    st.markdown(f"**{plain(version_name(version))}** :gray[{plain(version.dataset)} · {plain(version.treatment)}]")
