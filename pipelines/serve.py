@@ -69,7 +69,7 @@ def _serve(services: list[Service], train_starter: bool, mlflow_port: int, dashb
         port = free_port(mlflow_port, "MLflow")
         ui = f"http://{HOST}:{port}"
     environment |= {"GDM_MLFLOW_UI": ui, "MLFLOW_TRACKING_URI": address}
-    port_shown = free_port(dashboard_port, "dashboard")
+    port_shown = free_port(dashboard_port, "dashboard", () if is_server(address) else (port,))
     services.append(_start("dashboard", _dashboard_command(port_shown), environment))
     page = f"http://{HOST}:{port_shown}"
     _wait_for(f"{page}/_stcore/health", services[0])
@@ -108,10 +108,10 @@ def _dashboard_command(port: int) -> list[str]:
     ]  # fmt: skip
 
 
-def free_port(first: int, purpose: str) -> int:
-    """The first free port from `first` on that a browser will open; says so where it is not the first."""
+def free_port(first: int, purpose: str, promised: Sequence[int] = ()) -> int:
+    """The first free port from `first` on that a browser will open and that is not promised to another service."""
     for port in range(first, first + 100):
-        if port not in REFUSED_PORTS and _is_free(port):
+        if port not in REFUSED_PORTS and port not in promised and _is_free(port):
             if port != first:
                 print(f"port {first} is taken: {purpose} uses {port}", flush=True)
             return port
