@@ -1,0 +1,89 @@
+"""What every benchmark shares: where and when it ran, tables, and the two files it leaves in benchmarks/results/.
+
+Importing this makes the project importable, so that `python benchmarks/NAME.py` runs from a bare checkout too.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+
+def circumstances(device: str = "cpu", packages: Sequence[str] = ("torch",)) -> dict[str, Any]:
+    """When, on which commit and on which machine: what every number here has to be read with."""
+    from pipelines.environment import package_versions
+
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "commit": _commit(),
+        "device": _processor() if device == "cpu" else torch.cuda.get_device_name(device),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load": f"{os.getloadavg()[0]:.1f} before the start" if hasattr(os, "getloadavg") else "unknown",
+        "python": platform.python_version(),
+        **package_versions(packages),
+    }
+
+
+def heading(title: str, command: str, where: dict[str, Any]) -> list[str]:
+    """The first lines of a report: what made it, when and where."""
+    made = ", ".join(f"{key} {value}" for key, value in where.items())
+    return [f"# {title}", "", f"Made by `{command}`: {made}.", ""]
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table, a line each."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
+def section(title: str, note: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A heading, a paragraph that says what the numbers are, and their table."""
+    return ["", f"## {title}", "", note, "", *table(columns, rows)]
+
+
+def keep(name: str, lines: Sequence[str], values: dict[str, Any], folder: Path = RESULTS) -> None:
+    """Print the report and write it as NAME.md, with the same numbers as NAME.json beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    report = "\n".join(lines) + "\n"
+    (folder / f"{name}.md").write_text(report, encoding="utf-8")
+    (folder / f"{name}.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    print(report)
+
+
+def _commit() -> str:
+    """The short commit of the checkout, with a + where files other than these results were changed since."""
+    commit = _git("rev-parse", "--short", "HEAD")
+    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
+    return (commit + ("+" if changes else "")) or "unknown"
+
+
+def _git(*arguments: str) -> str:
+    try:
+        result = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""  # no git here: the numbers are worth more than their commit
+    return result.stdout.strip() if result.returncode == 0 else ""
+
+
+def _processor() -> str:
+    """The processor's name, where Linux tells it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"cpu ({names[0] if names else platform.machine()})"
