@@ -1,0 +1,148 @@
+"""The command line: what can be asked, what is refused at once, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from gdm_core import build_model, likelihood
+from gdm_core.data import load_dataset
+from pipelines import tracking
+from pipelines.cli import app, main
+from pipelines.configuration import RunConfiguration, resolve
+from pipelines.run_reader import read_file, runs, sample_grids
+
+TINY = ["hidden_units=8", "--epochs", "2", "--threads", "1", "--device", "cpu", "--batch-size", "400"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path_factory.mktemp('store') / 'mlflow.db'}")
+        yield
+
+
+def call(*arguments: str) -> Result:
+    result = CliRunner().invoke(app, list(arguments))
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture(scope="module")
+def trained(store) -> str:
+    """The id of the first run, a NADE that has seen little."""
+    call("train", "nade", *TINY)
+    return runs()[0].run_id
+
+
+def test_a_run_logs_all_that_is_needed_to_read_and_to_repeat_it(trained: str) -> None:
+    run = tracking.get_run(trained)
+    assert run.status == "FINISHED" and run.experiment == "digits"
+    expected = {"model": "nade", "dataset": "digits", "seed": "0", "threads": "1", "model.hidden_units": "8"}
+    assert expected.items() <= run.params.items()
+    assert run.tags["gdm.likelihood_kind"] == "exact" and run.tags["gdm.treatment"] == "binary, on if >= 0.5"
+    assert {"train/loss", "validation/log_likelihood", "images_per_second", "test/standard_error"} <= run.metrics.keys()
+    assert any(name.startswith("system/") for name in run.metrics)
+    assert list(sample_grids(trained)["samples"]) == [1, 2]
+    record = json.loads(read_file(trained, "evaluation.json"))["likelihood"]["test"]
+    assert record["kind"] == "exact" and record["unit"] == "nats per image" and record["count"] == 300
+    assert "torch" in json.loads(read_file(trained, "requirements.json"))["packages"]
+    assert resolve("nade", arguments={"hidden_units": 8}, epochs=2, threads=1, device="cpu", batch_size=400)[
+        0
+    ] == RunConfiguration.from_json(read_file(trained, "configuration.json").decode())
+
+
+def test_the_logged_likelihood_is_that_of_the_registered_model(trained: str) -> None:
+    stored = tracking.load_registered("models:/digits-nade@champion")
+    test = load_dataset("digits").splits["test"].images
+    mean = likelihood(stored.model, stored.treatment(test)).mean
+    assert mean == pytest.approx(tracking.get_run(trained).metrics["test/log_likelihood"], abs=1e-5)
+    shown = call("evaluate", "digits-nade", "--split", "test", "--json")
+    assert json.loads(shown.stdout)["log_likelihood"] == pytest.approx(mean, abs=1e-5)
+
+
+def test_a_better_version_becomes_champion_and_a_worse_one_does_not(trained: str) -> None:
+    better = call("train", "nade", *TINY, "--learning-rate", "0.03", "--epochs", "6")
+    assert "champion: yes" in better.stdout and "against champion 1" in better.stdout
+    worse = call("train", "nade", *TINY)
+    assert "champion: no" in worse.stdout
+    aliases = {v.version: v.aliases for v in tracking.list_versions() if v.name == "digits-nade"}
+    assert aliases == {"1": (), "2": ("champion",), "3": ("latest",)}
+    call("promote", "digits-nade", "1")
+    assert tracking.resolve("models:/digits-nade@champion") == ("digits-nade", "1")
+    assert "digits-nade" in call("list").stdout
+    other = call("train", "nade", *TINY, "--treatment", "dynamic")
+    assert "champion: no" in other.stdout and "pixel treatment differ" in other.stdout
+
+
+def test_a_model_without_likelihood_waits_for_a_hand(store) -> None:
+    shown = call("train", "dcgan", "channels=4", "--epochs", "1", "--threads", "1", "--batch-size", "600")
+    assert "promote it by hand" in shown.stdout
+    assert "champion" not in tracking.get_version("models:/digits-dcgan@latest").aliases
+
+
+def test_a_run_that_fails_says_so_and_keeps_its_traceback(store) -> None:
+    with pytest.raises(RuntimeError, match="smaller learning rate"):
+        call("train", "nade", *TINY, "--learning-rate", "1e30")
+    failed = runs()[0]
+    assert failed.status == "FAILED" and b"DivergenceError" in read_file(failed.run_id, "traceback.txt")
+
+
+def test_an_offline_run_is_taken_in_once_as_if_logged_live(tmp_path: Path, store) -> None:
+    call("train", "vae", "hidden_units=8", "--epochs", "1", "--threads", "1", "--offline", str(tmp_path / "runs"))
+    first = call("import", str(tmp_path / "runs"))
+    assert "registered digits-vae version 1" in first.stdout
+    assert "was imported before" in call("import", str(tmp_path / "runs")).stdout
+    (version,) = [v for v in tracking.list_versions() if v.name == "digits-vae"]
+    assert version.aliases == ("champion", "latest") and version.likelihood_kind == "lower bound"
+    assert tracking.load_model("models:/digits-vae@champion").sample(2).shape == (2, 1, 8, 8)
+
+
+def test_a_folder_of_images_trains(tmp_path: Path, store) -> None:
+    for index in range(40):
+        Image.new("L", (12, 10), index * 6).save(tmp_path / f"{index}.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    shown = call("train", "independent_bernoulli", "--dataset", f"folder:{tmp_path}", "--size", "8", "--threads", "1")
+    assert "broken.png" in shown.output and "registered folder-" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nada"], "unknown model 'nada'; known models are"),
+        (["nade", "units=3"], "has no argument 'units'; known are hidden_units"),
+        (["nade", "hidden_units=many"], "hidden_units='many' is not a whole number"),
+        (["nade", "hidden_units"], "is no key=value"),
+        (["nade", "--dataset", "mnits"], "unknown data set 'mnits'; known are digits"),
+        (["nade", "--treatment", "levels"], "choose --treatment threshold or dynamic"),
+        (["nade", "--treatment", "grey"], "unknown pixel treatment 'grey'"),
+        (["nade", "--epochs", "0"], "epochs must be at least 1"),
+        (["nade", "--device", "tpu"], "device must be one of auto, cpu, cuda"),
+        (["nade", "--precision", "int4"], "precision must be one of"),
+        (["nade", "--dataset", "folder:/nowhere/at/all"], "/nowhere/at/all"),
+        (["--resume", "0" * 32], "nothing to resume"),
+        ([], "name a model"),
+    ],
+)
+def test_what_is_wrong_fails_at_once_in_one_sentence(
+    arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], store
+) -> None:
+    monkeypatch.setattr("sys.argv", ["pipelines", "train", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    shown = capsys.readouterr()
+    assert stop.value.code == 1 and words in shown.err
+    assert shown.err.count("\n") == 1 and "Traceback" not in shown.err
+
+
+def test_levels_and_real_pixels_reach_the_model() -> None:
+    grey, data = resolve("pixel_cnn", arguments={"pixels": "levels", "levels": 4})
+    assert grey.treatment == {"name": "levels", "stored_levels": 17, "levels": 4}
+    real, _ = resolve("vae", treatment="real")
+    model = build_model("vae", data.data_shape, **real.arguments)
+    assert (model.pixels, model.levels) == ("real", 17)
