@@ -139,7 +139,7 @@ class DCGAN(GenerativeModel):
     def critic(self, x: Tensor) -> Tensor:
         """The discriminator's logit log D(x) / (1 - D(x)), (N,)."""
         with _evaluating(self.discriminator):
-            return self.discriminator(x)
+            return self.discriminator(self.check_images(x))
 
     def surprise_map(self, x: Tensor) -> Tensor:
         """|d critic(x) / d x| summed over channels, (N, 1, H, W): which pixels the verdict hangs on."""

@@ -71,8 +71,8 @@ class VAE(GenerativeModel):
         self.decoder = multilayer(latent_units, hidden_units, numbers_per_pixel * self.dimensions)
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of q(z | x), each (N, latent)."""
-        mean, raw = self.encoder(x.flatten(1)).to(x.dtype).chunk(2, dim=-1)
+        """Mean and log-variance of q(z | x), each (N, latent); ValueError for what are not images of its kind."""
+        mean, raw = self.encoder(self.check_images(x).flatten(1)).to(x.dtype).chunk(2, dim=-1)
         return mean, LARGEST_LOG_VARIANCE * (raw / LARGEST_LOG_VARIANCE).tanh()  # no weights make its exp overflow
 
     def pixel_distribution(self, z: Tensor) -> tuple[Tensor, Tensor]:
