@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 RENEWED_SECONDS = 3
 SEEN = "live runs seen"
+FIRST_COMMAND = "python -m pipelines train nade --dataset digits"
 
 
 @st.fragment(run_every=RENEWED_SECONDS)
@@ -32,6 +33,16 @@ def show_running() -> None:
             st.markdown(f"**Training now** ({len(records)})")
             for record in records:
                 _show_progress(record)
+
+
+def say_how_to_begin(what: str) -> None:
+    """The empty state of a page: what trains already, or the command that trains a first model."""
+    if loading.running():
+        st.info(f"There is no {what} yet. What trains now is above; it appears here when its run ends.",
+                icon=":material/hourglass_top:")  # fmt: skip
+    else:
+        st.info(f"There is no {what} yet. Train one, and it appears here:", icon=":material/rocket_launch:")
+        st.code(FIRST_COMMAND, language="bash")
 
 
 def progress_of(record: RunRecord, epoch: int) -> float:

@@ -14,14 +14,13 @@ from dashboard.figures.curves import curve_figure
 from dashboard.figures.differences import PairedDifference, difference_figure, paired_difference
 from dashboard.figures.likelihoods import INTERVAL, MARKS, likelihood_figure
 from dashboard.figures.style import colours_of
-from dashboard.live import show_running
+from dashboard.live import say_how_to_begin, show_running
 from dashboard.page import boundary, guarded, link, plain
 
 if TYPE_CHECKING:
     from pipelines.tracking import ModelVersion, RunRecord
 
 LIKELIHOOD_METRIC = "validation/log_likelihood"
-FIRST_COMMAND = "python -m pipelines train nade --dataset digits"
 
 
 def render() -> None:
@@ -29,7 +28,7 @@ def render() -> None:
     show_running()
     versions = loading.versions()
     if not versions:
-        _show_empty()
+        say_how_to_begin("registered model")
         return
     chosen = _filtered(versions)
     if not chosen:
@@ -41,16 +40,6 @@ def render() -> None:
         _show_pair(versions)
     with boundary():
         _show_curves(versions)
-
-
-def _show_empty() -> None:
-    if loading.running():
-        st.info("No model is registered yet. The runs above train now; each model appears here when its run ends.",
-                icon=":material/hourglass_top:")  # fmt: skip
-        return
-    st.info("No model is registered yet. Train one, and it appears here while it trains:",
-            icon=":material/rocket_launch:")  # fmt: skip
-    st.code(FIRST_COMMAND, language="bash")
 
 
 def _filtered(versions: Sequence[ModelVersion]) -> list[ModelVersion]:

@@ -11,6 +11,7 @@ from dashboard import loading
 from dashboard.abilities import abilities_of
 from dashboard.aliases import show_versions
 from dashboard.choices import best_of_each, pick_model, version_name
+from dashboard.live import say_how_to_begin, show_running
 from dashboard.page import PAGES, boundary, link, plain
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ def render() -> None:
     """The page of the version that is chosen, or that the address names (?model=digits-nade/3)."""
     versions = loading.versions()
     if not versions:
-        st.info("No model is registered yet. Train one, and it appears here:", icon=":material/rocket_launch:")
-        st.code("python -m pipelines train nade --dataset digits", language="bash")
+        show_running()
+        say_how_to_begin("registered model")
         return
     _say_if_gone(versions)
     best = best_of_each(versions)

@@ -12,7 +12,7 @@ from dashboard.axes import axis_of, titles
 from dashboard.choices import pick_one, pick_some
 from dashboard.figures.curves import curve_figure
 from dashboard.figures.style import colours_of
-from dashboard.live import show_running
+from dashboard.live import say_how_to_begin, show_running
 from dashboard.page import boundary, guarded, plain
 from dashboard.run_parameters import differing, highlighted, parameter_table
 from dashboard.run_pictures import all_steps, enlarged, nearest_step
@@ -31,8 +31,7 @@ def render() -> None:
     show_running()
     records = loading.runs()
     if not records:
-        st.info("There are no runs yet. Train a model, and its run appears here:", icon=":material/rocket_launch:")
-        st.code("python -m pipelines train nade --dataset digits", language="bash")
+        say_how_to_begin("run")
         return
     fitting = _filtered(records)
     if not fitting:
