@@ -15,6 +15,10 @@ STYLE = """<style>
 .gallery .plain {border: none; padding: 0}
 .gallery .pictures {display: flex; gap: .375rem; flex-wrap: wrap}
 .gallery figure {margin: 0}
+.gallery.row {flex-wrap: nowrap; gap: clamp(2px, .6vw, .5rem)}
+.gallery.row figure {flex: 0 1 auto; min-width: 0}
+.gallery.row figure.end {margin-right: clamp(2px, 1vw, .75rem)}
+.gallery.row figure.end:last-child {margin: 0 0 0 clamp(2px, 1vw, .75rem)}
 .gallery img {image-rendering: pixelated; display: block; border-radius: .2rem; max-width: 100%}
 .gallery figcaption, .gallery .line {font-size: .8rem; line-height: 1.35; overflow: hidden; text-overflow: ellipsis;
   white-space: nowrap; opacity: .8}
@@ -59,6 +63,12 @@ def strip(pictures: Sequence[Shown]) -> str:
     return f'{STYLE}<div class="gallery">{"".join(map(_picture, pictures))}</div>'
 
 
+def row(pictures: Sequence[Shown], first: Shown | None = None, last: Shown | None = None) -> str:
+    """Pictures in one line that shrinks to the width of the page, set off from what it leads from and to."""
+    ends = [_picture(end, "end") if end else "" for end in (first, last)]
+    return f'{STYLE}<div class="gallery row">{ends[0]}{"".join(map(_picture, pictures))}{ends[1]}</div>'
+
+
 def map_legend() -> str:
     """What the colours of a heat map mean."""
     gradient = images.legend_gradient()
@@ -85,9 +95,10 @@ def _verdict(card: Card) -> str:
     return ("&#9873; " if card.flagged else "") + html.escape(card.verdict)
 
 
-def _picture(shown: Shown) -> str:
+def _picture(shown: Shown, place: str = "") -> str:
     caption = f"<figcaption>{html.escape(shown.caption)}</figcaption>" if shown.caption else ""
+    address = images.data_address(shown.png, shown.kind)
     return (
-        f'<figure style="max-width: {shown.width}px"><img src="{images.data_address(shown.png, shown.kind)}" '
+        f'<figure class="{place}" style="max-width: {shown.width}px"><img src="{address}" '
         f'alt="{html.escape(shown.description)}" width="{shown.width}">{caption}</figure>'
     )

@@ -174,7 +174,7 @@ def _rate(subjects: list[Subject]) -> tuple[float, bool]:
         help="How many of a hundred normal images may be flagged by mistake.",
     )  # fmt: skip
     false_discovery = right.toggle(
-        "Control the false-discovery rate over all images (Benjamini-Hochberg)", key="fdr", bind="query-params",
+        "Control the false-discovery rate", key="fdr", bind="query-params",
         help=FALSE_DISCOVERY_HELP,
     )  # fmt: skip
     rate = float(percent) / 100

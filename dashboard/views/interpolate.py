@@ -12,12 +12,13 @@ from torch import Tensor
 
 from dashboard import images, latent_paths, loading, offers
 from dashboard.choices import pick_models, version_name
-from dashboard.gallery import Shown, strip
+from dashboard.gallery import Shown, row, strip
 from dashboard.loading import LoadedModel
 from dashboard.page import plain
 from dashboard.scoring import Format, Picture, example_pictures
 from dashboard.uploads import PRIVACY, uploaded_pictures
 from gdm_core.contract import Decodes, Encodes, has
+from gdm_core.data.dataset import Split
 from gdm_core.data.pictures import grid
 from pipelines.tracking import ModelVersion
 
@@ -72,7 +73,7 @@ def _with_encoder(loaded: list[Loaded]) -> list[Loaded]:
     able = [pair for pair in loaded if has(pair[1].model, Encodes)]
     others = [version_name(version) for version, one in loaded if not has(one.model, Encodes)]
     if others:
-        st.info(f"{plain(', '.join(others))}: no encoder, so only random points and walks.", icon=":material/info:")
+        st.caption(f"Only between random points and on walks, for lack of an encoder: {plain(', '.join(others))}.")
     return able
 
 
@@ -126,15 +127,21 @@ def _test_images(loaded: list[Loaded], formats: list[Format]) -> list[Picture]:
         name = plain(str(card.dataset.get("name", "this data set")))
         st.warning(f"No test images of {name} here: {plain(str(error))}", icon=":material/image_not_supported:")
         return []
-    last = len(data.splits["test"]) - 1
+    test = data.splits["test"]
+    last = len(test) - 1
     left, middle, right = st.columns([1, 1, 2], vertical_alignment="bottom")
     rows = [
         left.number_input(f"From test image (0 to {last})", 0, last, 0, key="from", bind="query-params"),
-        middle.number_input(f"To test image (0 to {last})", 0, last, min(7, last), key="to", bind="query-params"),
+        middle.number_input(f"To test image (0 to {last})", 0, last, _other_class(test), key="to", bind="query-params"),
     ]
     right.button("Two others by chance", on_click=_random_pair, args=(last,), icon=":material/casino:")
-    stored = data.splits["test"].images[[int(row) for row in rows]]
-    return example_pictures(stored, data.levels, "test image", formats)
+    return example_pictures(test.images[[int(place) for place in rows]], data.levels, "test image", formats)
+
+
+def _other_class(test: Split) -> int:
+    """The first image of another class than the first one's; without labels the second image."""
+    different = [] if test.labels is None else (test.labels != test.labels[0]).nonzero().flatten().tolist()
+    return different[0] if different else min(1, len(test) - 1)
 
 
 def _random_pair(last: int) -> None:
@@ -168,16 +175,13 @@ def _rows(
     names = ("from", "to")[: len(ends)]
     edges = [Shown(images.image_png(x, CELL), end, CELL, end) for x, end in zip(ends, names, strict=True)]
     for way, frames in zip(ways, rows, strict=True):
-        cells = [_cell(x, f"{way} {i}", i, steps) for i, x in enumerate(frames, 1)]
-        st.html(strip([*edges[:1], *cells, *edges[1:]]))
+        cells = [Shown(images.image_png(x, CELL), f"{way}, step {i} of {steps}", CELL) for i, x in enumerate(frames, 1)]
+        st.caption(way)
+        st.html(row(cells, *edges))
     if rows:
         content = images.png(grid(torch.cat(rows), steps, images.enlargement(*rows[0].shape[-2:], CELL)))
         st.download_button("PNG", content, f"{version.name}-{version.version}-path.png", "image/png",
                            f"png {version.uri}", on_click="ignore", icon=":material/download:")  # fmt: skip
-
-
-def _cell(x: Tensor, caption: str, i: int, steps: int) -> Shown:
-    return Shown(images.image_png(x, CELL), f"{caption}: step {i} of {steps}", CELL, caption)
 
 
 def _walks(loaded: list[Loaded]) -> None:
