@@ -25,13 +25,11 @@ Seconds = Annotated[float, typer.Option(help="Save a checkpoint about every so m
 
 def main() -> None:
     """Run a command. What a user can mend is one sentence on the screen, without a traceback."""
-    from gdm_core.tensor_files import StorageError
-    from gdm_core.training import DivergenceError
-    from pipelines.tracker import StoreError
-
     try:
         app()
-    except (ValueError, StoreError, StorageError, DivergenceError) as error:
+    except (ValueError, RuntimeError) as error:
+        if not _is_the_users(error):
+            raise
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(1)
     except KeyboardInterrupt:
@@ -178,6 +176,15 @@ def serve(
     from pipelines.serve import serve as run_services
 
     raise SystemExit(run_services(train_starter, mlflow_port, dashboard_port))
+
+
+def _is_the_users(error: Exception) -> bool:
+    """Whether its sentence says what to do: bad input, a store that is down, a damaged file, a loss that diverged."""
+    from gdm_core.tensor_files import StorageError
+    from gdm_core.training import DivergenceError
+    from pipelines.tracker import StoreError
+
+    return isinstance(error, (ValueError, StorageError, DivergenceError, StoreError))
 
 
 def _key_values(pairs: list[str]) -> dict[str, str]:

@@ -61,24 +61,21 @@ def serve(train_starter: bool, mlflow_port: int, dashboard_port: int) -> int:
 
 
 def _serve(services: list[Service], train_starter: bool, mlflow_port: int, dashboard_port: int) -> int:
-    address, environment = store_address(), {**os.environ, **QUIET}
-    if is_server(address):
-        ui = address
-    else:
-        client(address)  # makes or upgrades the tables before several processes open them
-        port = free_port(mlflow_port, "MLflow")
-        ui = f"http://{HOST}:{port}"
-    environment |= {"GDM_MLFLOW_UI": ui, "MLFLOW_TRACKING_URI": address}
-    port_shown = free_port(dashboard_port, "dashboard", () if is_server(address) else (port,))
-    services.append(_start("dashboard", _dashboard_command(port_shown), environment))
-    page = f"http://{HOST}:{port_shown}"
-    _wait_for(f"{page}/_stcore/health", services[0])
-    print(f"\n  dashboard  {page}", flush=True)
-    if not is_server(address):
+    address = store_address()
+    own_server = not is_server(address)
+    port = free_port(mlflow_port, "MLflow") if own_server else None
+    ui = f"http://{HOST}:{port}" if own_server else address
+    shown_at = free_port(dashboard_port, "dashboard", (port,))
+    environment = {**os.environ, **QUIET, "GDM_MLFLOW_UI": ui, "MLFLOW_TRACKING_URI": address}
+    services.append(_start("dashboard", _dashboard_command(shown_at), environment))
+    if own_server:
+        client(address)  # makes or upgrades the tables, which several processes at once must not
         services.append(_start("MLflow", mlflow_command(address, port), environment | LEAN))
-    print(f"  MLflow     {ui}\n\nCtrl-C stops everything.\n", flush=True)
     if train_starter:
         services.append(_start("starter set", [sys.executable, "-m", "pipelines", "starter"], environment))
+    page = f"http://{HOST}:{shown_at}"
+    _wait_for(f"{page}/_stcore/health", services[0])
+    print(f"\n  dashboard  {page}\n  MLflow     {ui}\n\nCtrl-C stops everything.\n", flush=True)
     return _watch(services)
 
 
@@ -108,7 +105,7 @@ def _dashboard_command(port: int) -> list[str]:
     ]  # fmt: skip
 
 
-def free_port(first: int, purpose: str, promised: Sequence[int] = ()) -> int:
+def free_port(first: int, purpose: str, promised: Sequence[int | None] = ()) -> int:
     """The first free port from `first` on that a browser will open and that is not promised to another service."""
     for port in range(first, first + 100):
         if port not in REFUSED_PORTS and port not in promised and _is_free(port):
