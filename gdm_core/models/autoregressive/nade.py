@@ -31,7 +31,8 @@ class NADE(GenerativeModel):
     """NADE over binary pixels in raster order (colours in order within a pixel).
 
     Parameters: `weight` (D, H), `hidden_bias` (H), `output_weight` (D, H), `visible_bias` (D); all unconstrained.
-    The training defaults were chosen on the validation images of digits: five times the learning rate and 2.7 times the steps are worth 2.8 nats.
+    The training defaults were chosen on the validation images of digits; a fifth of this learning rate, for 30 epochs
+    of batches of 64, was 2.8 nats worse.
     """
 
     default_training = TrainingConfig(epochs=40, batch_size=32, learning_rate=1e-2)
