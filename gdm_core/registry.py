@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import math
+import numbers
 import re
 import types
 import typing
@@ -118,6 +120,8 @@ def convert(value: typing.Any, hint: typing.Any) -> typing.Any:
         return _convert_union(value, inner)
     if origin in (tuple, list):
         parts = re.split(r"[,\s]+", value.strip("()[] ")) if isinstance(value, str) else value
+        if not isinstance(parts, list | tuple):
+            raise ValueError("expected several values, such as 1,2")
         return tuple(convert(part, inner[0]) for part in parts if part != "")
     if hint is bool:
         return _choose({"true": True, "false": False}.get(str(value).lower(), value), (True, False))
@@ -150,14 +154,15 @@ def _choose(value: typing.Any, choices: tuple) -> typing.Any:
 
 
 def _whole_number(value: typing.Any) -> int:
-    if isinstance(value, bool) or (isinstance(value, float) and value != int(value)):
+    whole = isinstance(value, numbers.Integral | str) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not whole:
         raise ValueError("expected a whole number")
     return int(value)
 
 
 def _number(value: typing.Any) -> float:
-    number = float(value)
-    if isinstance(value, bool) or number != number or number in (float("inf"), float("-inf")):
+    number = float(value) if isinstance(value, numbers.Real | str) and not isinstance(value, bool) else math.nan
+    if not math.isfinite(number):
         raise ValueError("expected a finite number")
     return number
 
