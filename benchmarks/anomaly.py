@@ -9,14 +9,10 @@ measured on test images; calibration scores come with the registered model.
 
 from __future__ import annotations
 
-import datetime
-import json
-import platform
-import subprocess
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
+import record
 import typer
 from torch import Tensor
 
@@ -42,7 +38,7 @@ from pipelines import tracking
 RATES = (0.01, 0.05, 0.1)
 SEED = 0
 PASTES = 5
-RESULTS = Path(__file__).parent / "results"
+COMMAND = "python benchmarks/anomaly.py"
 
 
 def strange_images(dataset: ImageDataset) -> dict[str, Tensor]:
@@ -113,31 +109,14 @@ def assess(version: tracking.ModelVersion) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def circumstances() -> dict[str, str]:
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": commit.stdout.strip() or "unknown",
-        "device": f"cpu ({platform.machine()}), {torch.get_num_threads()} threads",
-        "torch": torch.__version__,
-    }
-
-
-def to_markdown(results: list[dict[str, Any]], where: dict[str, str]) -> str:
+def report(results: list[dict[str, Any]], where: dict[str, Any]) -> list[str]:
     """The three tables, with what they were measured on."""
-    made = ", ".join(f"{key} {value}" for key, value in where.items())
-    lines = ["# Anomaly detection", "", f"Made by `python benchmarks/anomaly.py`: {made}.", ""]
-    lines += [
+    lines = record.heading("Anomaly detection", COMMAND, where) + [
         f"- {r['version']}: {r['dataset']} ({r['digest']}), {r['treatment']}; {r['calibration_count']} calibration "
         f"and {r['test_count']} test images"
         for r in results
     ]
-    return "\n".join(lines + auroc_table(results) + alarm_table(results) + map_table(results)) + "\n"
-
-
-def table(title: str, note: str, columns: list[str], rows: list[list[str]]) -> list[str]:
-    lines = ["", f"## {title}", "", note, ""]
-    return lines + [f"| {' | '.join(row)} |" for row in [columns, ["---"] * len(columns), *rows]]
+    return lines + auroc_table(results) + alarm_table(results) + map_table(results)
 
 
 def auroc_table(results: list[dict[str, Any]]) -> list[str]:
@@ -146,13 +125,13 @@ def auroc_table(results: list[dict[str, Any]]) -> list[str]:
         [r["model"], s["scorer"], *(f"{s['auroc'][kind]:.3f}" for kind in kinds)] for r in results for s in r["scores"]
     ]
     note = "AUROC of the test images against the same images corrupted; 0.5 is chance, below it normal looks stranger."
-    return table("Strange images", note, ["model", "scorer", *kinds], rows)
+    return record.section("Strange images", note, ["model", "scorer", *kinds], rows)
 
 
 def alarm_table(results: list[dict[str, Any]]) -> list[str]:
     rows = [[r["model"], s["scorer"], *map(alarm_cell, s["false_alarms"])] for r in results for s in r["scores"]]
     note = "Normal test images flagged; in brackets the 99 % beta-binomial interval of their number."
-    return table("False alarms", note, ["model", "scorer", *(f"asked {rate:.0%}" for rate in RATES)], rows)
+    return record.section("False alarms", note, ["model", "scorer", *(f"asked {rate:.0%}" for rate in RATES)], rows)
 
 
 def alarm_cell(alarms: dict[str, Any]) -> str:
@@ -171,25 +150,22 @@ def map_table(results: list[dict[str, Any]]) -> list[str]:
         f"2x2 block changed against all others, {PASTES} pastes of every test image together; and all pixels of the "
         "block, also those that had its value before."
     )
-    return table("Heat maps", note, ["model", "map", "lit", "pixel AUROC", "whole block"], rows)
+    return record.section("Heat maps", note, ["model", "map", "lit", "pixel AUROC", "whole block"], rows)
 
 
 def main(
     models: Annotated[list[str] | None, typer.Argument(help="architectures such as nade; all if none is named")] = None,
     dataset: Annotated[str, typer.Option(help="name of the data set")] = "digits",
-    folder: Annotated[Path, typer.Option(help="where anomaly.md and anomaly.json go")] = RESULTS,
+    folder: Annotated[Path, typer.Option(help="where anomaly.md and anomaly.json go")] = record.RESULTS,
 ) -> None:
     """Measure the latest registered version of each model on one data set."""
     latest = [v for v in tracking.list_versions() if "latest" in v.aliases and v.dataset == dataset]
     chosen = sorted((v for v in latest if not models or v.architecture in models), key=lambda v: (v.family, v.name))
     if not chosen:
         raise typer.BadParameter(f"no model is registered for {dataset}: train one first, or run `make run`")
-    results, where = [assess(version) for version in chosen], circumstances()
-    folder.mkdir(parents=True, exist_ok=True)
-    report = to_markdown(results, where)
-    (folder / "anomaly.md").write_text(report, encoding="utf-8")
-    (folder / "anomaly.json").write_text(json.dumps({**where, "results": results}, indent=1), encoding="utf-8")
-    print(report)
+    where = record.circumstances(packages=("torch", "scikit-learn"))
+    results = [assess(version) for version in chosen]
+    record.keep("anomaly", report(results, where), {**where, "seed": SEED, "results": results}, folder)
 
 
 if __name__ == "__main__":

@@ -204,7 +204,8 @@ def training_section(rows: list[dict[str, Any]], rates: list[float], device: str
     note = (
         f"Medians over {ROUNDS} rounds taken in turns, with the lowest and the highest. Training: images/s of whole "
         f"learning steps in float32, at least {SLICE} s a round, on {IMAGES} random images in memory (binary, or real "
-        f"for models of real pixels). Sampling: ms for one call that draws {SAMPLES} images. Random weights and images, seed 0. In the "
+        f"for models of real pixels). Sampling: ms for one call that draws {SAMPLES} images. "
+        "Random weights and images, seed 0. In the "
         f"same rounds this machine multiplied {MATRIX} x {MATRIX} matrices in float32 at {rate['median']:.0f} GFLOP/s "
         f"[{rate['low']:.0f}, {rate['high']:.0f}], on {device} with {torch.get_num_threads()} threads."
     )
