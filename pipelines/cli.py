@@ -124,11 +124,11 @@ def list_registered(
 
 
 @app.command()
-def models() -> None:
+def models(markdown: Annotated[bool, typer.Option(help="As the README's table.")] = False) -> None:
     """The models that can be trained, with their arguments."""
-    from pipelines.report import model_table
+    from pipelines.report import markdown_model_table, model_table
 
-    typer.echo(model_table())
+    typer.echo(markdown_model_table() if markdown else model_table())
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,11 +42,17 @@ class Evaluation:
         return self.likelihoods["test"].kind
 
 
-def evaluate(model: GenerativeModel, dataset: ImageDataset, treatment: Treatment) -> Evaluation:
+def evaluate(
+    model: GenerativeModel, dataset: ImageDataset, treatment: Treatment, announce: Callable[[str], None] = print
+) -> Evaluation:
     """Every final number of a model, in eval mode. The one place that touches the test split."""
     model.eval()
+    announce(f"calibrating on {min(CALIBRATION_COUNT, len(dataset.splits['calibration'])):,} images")
     calibration = calibrate_on(model, dataset, treatment)
-    likelihoods = {split: split_likelihood(model, dataset, treatment, split) for split in ("validation", "test")}
+    likelihoods = {}
+    for split in ("validation", "test"):
+        announce(f"evaluating on {len(dataset.splits[split]):,} {split} images")
+        likelihoods[split] = split_likelihood(model, dataset, treatment, split)
     samples, seconds = _timed_samples(model) if has(model, Samples) else (None, None)
     distance = None if samples is None else _frechet(model, dataset, treatment)
     return Evaluation(likelihoods, calibration, seconds, distance, dataset, treatment)

@@ -106,6 +106,25 @@ def model_table() -> str:
     return _columns(rows)
 
 
+def markdown_model_table() -> str:
+    """The README's table of models, from the registry."""
+    from gdm_core import describe_model, list_models
+    from gdm_core.registry import FAMILIES
+
+    rows = ["| model | family | pixels | likelihood | paper |", "|---|---|---|---|---|"]
+    for about in (describe_model(name) for family in FAMILIES for name in list_models(family)):
+        kind = next((word for word, method in LIKELIHOOD_KINDS.items() if method in about.capabilities), "none")
+        rows.append(f"| `{about.name}` | {about.family} | {', '.join(about.pixels)} | {kind} | {about.paper} |")
+    return "\n".join(rows)
+
+
+LIKELIHOOD_KINDS = {
+    "exact": "ExactLikelihood",
+    "lower bound": "LatentLikelihood",
+    "estimate (exact where small)": "Energy",
+}
+
+
 def _columns(rows: list[tuple[str, ...]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(

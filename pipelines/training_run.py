@@ -52,7 +52,7 @@ def start_run(
     tracker = open_tracker(configuration, dataset, offline)
     checkpoint = Checkpoint(checkpoint_folder(tracker.run_id, offline), checkpoint_seconds)
     announce(f"run {tracker.run_id}")
-    return _guarded(configuration, dataset, tracker, checkpoint, watch)
+    return _guarded(configuration, dataset, tracker, checkpoint, watch, announce)
 
 
 def resume_run(
@@ -65,7 +65,7 @@ def resume_run(
     dataset = reload(configuration)
     tracker = open_tracker(configuration, dataset, offline, run_id)
     announce(f"resuming run {run_id}")
-    return _guarded(configuration, dataset, tracker, checkpoint, watch)
+    return _guarded(configuration, dataset, tracker, checkpoint, watch, announce)
 
 
 def open_tracker(
@@ -93,12 +93,12 @@ def open_tracker(
 
 def _guarded(
     configuration: RunConfiguration, dataset: ImageDataset, tracker: Tracker, checkpoint: Checkpoint,
-    watch: Watcher | None,
+    watch: Watcher | None, announce: Callable[[str], None],
 ) -> RunResult:  # fmt: skip
     """Run to the end; whatever stops it marks the run and is raised again."""
     try:
         checkpoint.begin(configuration.to_json())
-        result = _run(configuration, dataset, tracker, checkpoint, watch)
+        result = _run(configuration, dataset, tracker, checkpoint, watch, announce)
     except KeyboardInterrupt:
         tracker.finish("KILLED")
         raise
@@ -120,7 +120,7 @@ def _log_failure(tracker: Tracker) -> None:
 
 def _run(
     configuration: RunConfiguration, dataset: ImageDataset, tracker: Tracker, checkpoint: Checkpoint,
-    watch: Watcher | None,
+    watch: Watcher | None, announce: Callable[[str], None],
 ) -> RunResult:  # fmt: skip
     config, treatment = configuration.config, treatment_of(configuration)
     torch.set_num_threads(config.threads or torch.get_num_threads())
@@ -130,7 +130,7 @@ def _run(
     resume = _load_state(checkpoint, dataset)
     seconds = _train(model, dataset, treatment, configuration, tracker, checkpoint, watch, resume)
     digest = weights_digest(model)
-    evaluated = evaluation.evaluate(model.to("cpu"), dataset, treatment)
+    evaluated = evaluation.evaluate(model.to("cpu"), dataset, treatment, announce)
     facts = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "training_seconds": seconds,
