@@ -25,7 +25,7 @@ ABILITIES = {
     "PixelLikelihood": Ability("says how likely each single pixel is: the sharpest heat map", "anomalies"),
     "SurpriseMap": Ability("says which pixels are strange: a heat map", "anomalies"),
     "Decodes": Ability("makes an image of a point in its latent space", "interpolate"),
-    "Encodes": Ability("finds the point in its latent space of an image", "interpolate"),
+    "Encodes": Ability("finds the point in its latent space of an image"),
     "Reconstructs": Ability("rebuilds an image from what it understood of it", "anomalies"),
     "Discriminates": Ability("judges whether an image looks real", "anomalies"),
     "Completes": Ability("fills in missing pixels"),

@@ -6,6 +6,7 @@ Everything that writes asks first: a button opens a question, and only the answe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -70,12 +71,20 @@ def _ask(label: str, question: str, answer: str, icon: str, write: Callable[[], 
                 st.rerun()
 
 
+def _readable(time: str) -> str:
+    """21 Nov 2026, 12:58 UTC; what is no ISO 8601 time stays as it is."""
+    try:
+        return f"{datetime.fromisoformat(time).astimezone(UTC):%d %b %Y, %H:%M} UTC"
+    except ValueError:
+        return time
+
+
 def _show_history(name: str) -> None:
     changes = loading.alias_history(name)
     if changes:
         with st.expander("What the aliases pointed at", icon=":material/history:"):
             lines = [
-                f"- {plain(change.time)}: **{plain(change.alias)}** "
+                f"- {plain(_readable(change.time))}: **{plain(change.alias)}** "
                 + (f"was set to version {plain(str(change.version))}" if change.version else "was removed")
                 for change in reversed(changes)
             ]

@@ -38,11 +38,18 @@ def in_words(difference: PairedDifference, first: ModelVersion, second: ModelVer
     else:
         errors = abs(difference.mean) / difference.standard_error
         verdict = (
-            f"{better} is better than {worse} by {errors:.1f} standard errors."
+            f"{better} has the higher number by {errors:.1f} standard errors, {_conclusion(difference, first, second)}."
             if errors >= 2
             else f"The two cannot be told apart on these images ({errors:.1f} standard errors)."
         )
     return " ".join([verdict, *_cautions(first, second)])
+
+
+def _conclusion(difference: PairedDifference, first: ModelVersion, second: ModelVersion) -> str:
+    """A higher number is a better model only if the lower one is exact and the higher one exact or a lower bound."""
+    higher, lower = (first, second) if difference.mean >= 0 else (second, first)
+    certain = lower.likelihood_kind == "exact" and higher.likelihood_kind in ("exact", "lower bound")
+    return "so it is the better model of these images" if certain else "which does not prove it better"
 
 
 def _cautions(first: ModelVersion, second: ModelVersion) -> list[str]:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from pipelines.tracking import ModelVersion, RunRecord
 
 NUMBER = st.column_config.NumberColumn
+UNITS = {
+    "log-likelihood": "log-likelihood (nats per image)", "± s.e.": "standard error (nats per image)",
+    "training": "training (s)", "sampling": "sampling 64 images (s)",
+}  # fmt: skip
 HELP = {
     "log-likelihood": "Mean log p(x) of the test images in nats. Compare where data set and pixels are equal.",
     "± s.e.": "Standard error of that mean over the test images.",
@@ -66,8 +70,8 @@ def run_columns(links: bool) -> dict[str, Any]:
 
 
 def csv_of(table: pandas.DataFrame) -> bytes:
-    """A table as CSV; text that a spreadsheet would take for a formula gets an apostrophe in front."""
-    safe = table.map(lambda cell: ", ".join(cell) if isinstance(cell, (list, tuple)) else cell)
+    """A table as CSV, units in its header; text that a spreadsheet takes for a formula gets an apostrophe in front."""
+    safe = table.rename(columns=UNITS).map(lambda cell: ", ".join(cell) if isinstance(cell, (list, tuple)) else cell)
     safe = safe.map(lambda cell: f"'{cell}" if isinstance(cell, str) and cell[:1] in "=+-@\t\r" and cell else cell)
     return safe.to_csv(index=False).encode()
 

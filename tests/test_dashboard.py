@@ -280,6 +280,11 @@ def test_a_password_in_the_address_is_not_shown() -> None:
     assert page.shown_address("http://ann:secret@host:5000/x") == "http://host:5000/x"
 
 
+def test_a_downloaded_number_keeps_its_unit(filled: Path) -> None:
+    header = tables.csv_of(tables.model_table(loading.versions())).decode().splitlines()[0]
+    assert "log-likelihood (nats per image)" in header and "training (s)" in header
+
+
 def test_text_that_looks_like_a_formula_is_quoted_in_csv() -> None:
     import pandas
 
@@ -355,7 +360,11 @@ def test_the_words_of_a_difference_follow_its_size_and_kinds(version: tracking.M
     second = replace(version, name=SECOND, likelihood_kind="lower bound")
     worse = VALUES[FIRST] - 1 + rng.normal(0, 0.1, 40)
     clear = pairs.in_words(paired_difference(VALUES[FIRST], worse), version, second)
-    assert clear.startswith(f"{FIRST}/1 is better") and "lower bound" in clear
+    assert clear.startswith(f"{FIRST}/1 has the higher number") and "does not prove" in clear and "lower bound" in clear
+    turned = pairs.in_words(paired_difference(worse, VALUES[FIRST]), second, version)
+    assert turned.startswith(f"{FIRST}/1 has the higher number") and "does not prove" in turned
+    bound_above = pairs.in_words(paired_difference(VALUES[FIRST], worse), second, version)
+    assert bound_above.startswith(f"{SECOND}/1 has the higher number") and "so it is the better model" in bound_above
     noise = rng.normal(0, 1, 20)
     symmetric = paired_difference(numpy.concatenate([noise, -noise]), numpy.zeros(40))
     assert "cannot be told apart" in pairs.in_words(symmetric, version, second)

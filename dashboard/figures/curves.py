@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
@@ -26,6 +25,16 @@ def curve_figure(curves: Mapping[str, Curve], metric: str, colours: Mapping[str,
             )  # fmt: skip
         )
     last = max((step for points in curves.values() for step, _ in points), default=1)
-    figure.update_xaxes(title="epoch", dtick=math.ceil(last / 12))
+    figure.update_xaxes(title="epoch", dtick=_tick_distance(last))
     figure.update_yaxes(title=metric)
     return finish(figure, 340)
+
+
+def _tick_distance(last: int) -> int:
+    """The smallest of 1, 2, 5, 10, 20, 50, ... that marks at most twelve epochs."""
+    power = 1
+    while True:
+        for factor in (1, 2, 5):
+            if factor * power * 12 >= last:
+                return factor * power
+        power *= 10

@@ -13,6 +13,7 @@ from dashboard.aliases import show_versions
 from dashboard.choices import best_of_each, pick_model, version_name
 from dashboard.live import say_how_to_begin, show_running
 from dashboard.page import PAGES, boundary, link, plain
+from dashboard.tables import run_name
 
 if TYPE_CHECKING:
     from gdm_core.registry import ModelDescription
@@ -163,13 +164,21 @@ def _show_lineage(version: ModelVersion) -> None:
         "Image shape": " x ".join(map(str, version.data_shape)),
         "Registered": f"{version.created:%d %b %Y, %H:%M} UTC",
         "Run": version.run_id,
-        "Git commit": version.tags.get("mlflow.source.git.commit", "")[:12],
+        "Git commit": _commit(version.tags),
         "Made": version.tags.get("gdm.source"),
+        "Digest of the weights": version.tags.get("gdm.weights_digest", "")[:16],
     })  # fmt: skip
     if version.run_status is None:
         st.caption("The run was deleted from the store.")
     else:
-        link("runs", "The run beside others", runs=f"{version.architecture} {version.run_id[:8]}")
+        link("runs", "The run beside others", runs=run_name(loading.run(version.run_id)))
+
+
+def _commit(tags: dict[str, str]) -> str:
+    """The commit the run was made from, and whether the files differed from it."""
+    changed = ", with changes" if tags.get("gdm.git_changed") == "yes" else ""
+    commit = tags.get("mlflow.source.git.commit", "")[:12]
+    return commit + changed if commit else ""
 
 
 def _show_arguments(version: ModelVersion) -> None:

@@ -85,7 +85,7 @@ def _show_table(records: Sequence[RunRecord]) -> None:
     columns = tables.run_columns(bool(table["MLflow"].notna().any()))
     st.dataframe(table, hide_index=True, column_config=columns, placeholder="–", height=_height(len(table)), alt="Runs")
     left, right = st.columns([4, 1], vertical_alignment="center")
-    left.caption(f"{len(table)} runs, newest first.")
+    left.caption(f"{len(table)} {'run' if len(table) == 1 else 'runs'}, newest first.")
     right.download_button(
         "CSV", tables.csv_of(table), "runs.csv", "text/csv", icon=":material/download:", on_click="ignore",
         width="stretch",
