@@ -135,7 +135,7 @@ def _read(files: list[_File], shape: tuple[int, int, int], notes: list[str]) -> 
         results = list(workers.map(read, range(len(files))))
     broken = [str(result) for result in results if isinstance(result, ImageError)]
     if broken:
-        notes.append(f"skipped {_some(broken, 'broken image', separator='; ')}")
+        notes.append(f"skipped {_some(broken, 'broken image', separator='; ').rstrip(',')}")
     return images, _without_copies(files, results, notes)
 
 
