@@ -46,7 +46,7 @@ class Mean(GenerativeModel):
         return {"loss": (self.mean - target).square(), "size": torch.tensor(float(len(batch.images)))}
 
 
-class Quarry(Mean):
+class TwoPhases(Mean):
     """Two phases: the second learns `slope` from where the first left `mean`."""
 
     def __init__(self, epochs: tuple[int, int] = (2, 2)) -> None:
@@ -287,7 +287,7 @@ def test_an_adversarial_update_goes_on_from_its_state() -> None:
 
 
 def test_a_later_phase_begins_when_the_earlier_has_been_trained() -> None:
-    model, seen = Quarry(), []
+    model, seen = TwoPhases(), []
     for progress in train(model, Rows(), CONFIG):
         seen.append((progress.phase, progress.phase_index, progress.epoch, progress.step))
         if progress.phase == "mean":
@@ -303,16 +303,16 @@ def test_a_later_phase_begins_when_the_earlier_has_been_trained() -> None:
 
 def test_phases_see_the_images_in_orders_of_their_own() -> None:
     data = Rows()
-    list(train(Quarry(), data, CONFIG))
+    list(train(TwoPhases(), data, CONFIG))
     assert len({tuple(rows) for _, rows in data.asked}) == len(data.asked)
 
 
 @pytest.mark.parametrize("at", [0, 2, 4, 5, 6, 8, 10])
 def test_resuming_in_any_phase_is_bit_identical(at: int) -> None:
-    model, states = Quarry(), []
+    model, states = TwoPhases(), []
     for progress in train(model, Rows(), CONFIG):
         states.append(through_a_file(progress.state_dict()))
-    again = Quarry()
+    again = TwoPhases()
     rest = finish(again, resume=states[at])
     assert len(rest) == len(states) - at - 1
     assert (again.mean.item(), again.slope.item()) == (model.mean.item(), model.slope.item())
@@ -320,9 +320,9 @@ def test_resuming_in_any_phase_is_bit_identical(at: int) -> None:
 
 
 def test_resuming_what_was_finished_changes_nothing() -> None:
-    model = Quarry()
+    model = TwoPhases()
     last = finish(model)[-1].state_dict()
-    again = Quarry()
+    again = TwoPhases()
     assert finish(again, resume=through_a_file(last)) == []
     assert (again.mean.item(), again.slope.item()) == (model.mean.item(), model.slope.item())
 
