@@ -19,7 +19,8 @@ STYLE = """<style>
 .gallery.row figure {flex: 0 1 auto; min-width: 0}
 .gallery.row figure.end {margin-right: clamp(2px, 1vw, .75rem)}
 .gallery.row figure.end:last-child {margin: 0 0 0 clamp(2px, 1vw, .75rem)}
-.gallery img {image-rendering: pixelated; display: block; border-radius: .2rem; max-width: 100%}
+.gallery img {image-rendering: pixelated; display: block; border-radius: .2rem; max-width: 100%;
+  outline: 1px solid rgba(128,128,128,.3)}
 .gallery figcaption, .gallery .line {font-size: .8rem; line-height: 1.35; overflow: hidden; text-overflow: ellipsis;
   white-space: nowrap; opacity: .8}
 .gallery .name {font-weight: 600; opacity: 1}

@@ -63,6 +63,7 @@ def streamlit_page(entry: Page) -> st.Page:
 
 def show(entry: Page) -> None:
     """Heading first, then the view, inside the boundary."""
+    _forget_other_page(entry.name)
     st.title(entry.title, anchor=False)
     st.caption(entry.summary)
     with boundary():
@@ -76,6 +77,18 @@ def _wait_for_imports() -> None:
     if imports.is_alive():
         with st.spinner("The first page of a fresh start takes a few seconds"):
             imports.join()
+
+
+def _forget_other_page(name: str) -> None:
+    """Drop what the widgets of the page before held: keys are names in the address, and pages share some of them.
+
+    Streamlit keeps such a value long enough for a widget of the same key on the next page to find it, and then takes
+    it away. What a session keeps for itself has a key that begins with an underscore, and stays.
+    """
+    if st.session_state.get("_page", name) != name:
+        for key in [key for key in st.session_state if not str(key).startswith("_")]:
+            del st.session_state[key]
+    st.session_state["_page"] = name
 
 
 @contextlib.contextmanager

@@ -121,8 +121,7 @@ def _show_abilities(version: ModelVersion) -> None:
     with st.container(horizontal=True):
         for entry in PAGES:
             if entry.name in used - {"compare"}:
-                key = "models" if entry.name != "interpolate" else "model"
-                link(entry.name, entry.title, **{key: version_name(version)})
+                link(entry.name, entry.title, models=version_name(version))
 
 
 def _show_numbers(version: ModelVersion) -> None:
