@@ -141,13 +141,6 @@ class DCGAN(GenerativeModel):
         with _evaluating(self.discriminator):
             return self.discriminator(self.check_images(x))
 
-    def surprise_map(self, x: Tensor) -> Tensor:
-        """|d critic(x) / d x| summed over channels, (N, 1, H, W): which pixels the verdict hangs on."""
-        with torch.inference_mode(False), torch.enable_grad():
-            x = x.detach().clone().requires_grad_()
-            (slope,) = torch.autograd.grad(self.critic(x).sum(), x)
-        return slope.abs().sum(1, keepdim=True)
-
 
 @contextlib.contextmanager
 def _evaluating(network: nn.Module) -> Iterator[None]:

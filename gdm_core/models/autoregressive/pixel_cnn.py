@@ -8,8 +8,8 @@ layers, and a Bernoulli or softmax per value. The masks leave a blind spot to th
 Paper: van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks (2016). Changed: inputs are scaled to
 [-1, 1], so that the zeros around the image differ from both colours of a binary one; `position_bias` adds a learnt bias
 for every place after the first layer, for images that are centred, and `dropout` acts on each block's output and the
-head (both off unless asked for); sampling is incremental: each pixel's activations are computed once instead of the whole
-image for every pixel, with the same result.
+head (both off unless asked for); sampling is incremental: each pixel's activations are computed once instead of the
+whole image for every pixel, with the same result.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class PixelCNN(GenerativeModel):
     """PixelCNN with `blocks` residual blocks of 2 * `channels` features.
 
     `channels` must be at least the number of colours: features are split into one group per colour.
-    A thousand small images want `dropout` of about 0.6 and a `position_bias`; large data sets want neither, but `blocks`.
+    A thousand small images want a `dropout` of about 0.6 and a `position_bias`; large data sets want more `blocks`.
     """
 
     default_training = TrainingConfig(epochs=14, batch_size=32, learning_rate=2e-3)
