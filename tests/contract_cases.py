@@ -21,7 +21,7 @@ from gdm_core.registry import argument_defaults, build_model, list_models, model
 SMALL = {
     "dcgan": {"latent_units": 3, "channels": 4},
     "nade": {"hidden_units": 5},
-    "pixel_cnn": {"channels": 4, "blocks": 1, "kernel_size": 3},
+    "pixel_cnn": {"channels": 4, "blocks": 1, "kernel_size": 3, "position_bias": True},
     "rbm": {"hidden_units": 5, "chains": 7, "sampling_steps": 6},
     "vae": {"hidden_units": 8, "latent_units": 2},
 }
