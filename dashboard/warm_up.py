@@ -1,18 +1,20 @@
-"""The slow imports of a fresh process, done in a thread while the first page's heading is already on screen."""
+"""The slow imports of a fresh process, done in a thread while the server and the first page's heading come up."""
 
 from __future__ import annotations
 
 import threading
 
-import streamlit as st
+_lock = threading.Lock()
+_threads: list[threading.Thread] = []
 
 
-@st.cache_resource(show_spinner=False)
 def imports() -> threading.Thread:
     """The thread that imports torch, MLflow and Plotly: one per process, started by the first call."""
-    thread = threading.Thread(target=_import_slowly, name="warm-up", daemon=True)
-    thread.start()
-    return thread
+    with _lock:
+        if not _threads:
+            _threads.append(threading.Thread(target=_import_slowly, name="warm-up", daemon=True))
+            _threads[0].start()
+        return _threads[0]
 
 
 def _import_slowly() -> None:

@@ -20,6 +20,7 @@ HOST = "127.0.0.1"
 # Chromium refuses to open these (of the ranges searched here).
 REFUSED_PORTS = {5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6697, 10080}
 STOP_SECONDS = 8
+GENTLY = ["nice", "-n", "10"]  # what trains in the background leaves the processor to who looks at a page
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false"}
 # The default server starts eleven processes, which leave nothing for training on two cores.
 LEAN = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -72,7 +73,7 @@ def _serve(services: list[Service], train_starter: bool, mlflow_port: int, dashb
         client(address)  # makes or upgrades the tables, which several processes at once must not
         services.append(_start("MLflow", mlflow_command(address, port), environment | LEAN))
     if train_starter:
-        services.append(_start("starter set", [sys.executable, "-m", "pipelines", "starter"], environment))
+        services.append(_start("starter set", [*GENTLY, sys.executable, "-m", "pipelines", "starter"], environment))
     page = f"http://{HOST}:{shown_at}"
     _wait_for(f"{page}/_stcore/health", services[0])
     print(f"\n  dashboard  {page}\n  MLflow     {ui}\n\nCtrl-C stops everything.\n", flush=True)
@@ -100,8 +101,8 @@ def mlflow_command(address: str, port: int) -> list[str]:
 
 def _dashboard_command(port: int) -> list[str]:
     return [
-        sys.executable, "-m", "streamlit", "run", str(PROJECT_ROOT / "dashboard" / "app.py"), "--server.address", HOST,
-        "--server.port", str(port), "--server.headless", "true",
+        sys.executable, "-m", "dashboard", "--server.address", HOST, "--server.port", str(port), "--server.headless",
+        "true",
     ]  # fmt: skip
 
 

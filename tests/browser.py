@@ -13,7 +13,7 @@ from pathlib import Path
 
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 COMMAND = "apt-get install -y chromium"
-ADVICE = f"no browser for the browser tests: run `{COMMAND}` as root, or `.venv/bin/python -m playwright install chromium`"
+ADVICE = f"no browser for the browser tests: run `{COMMAND}` as root"
 
 
 def find_browser() -> str | None:
