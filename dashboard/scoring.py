@@ -202,6 +202,11 @@ class Judged:
     def label(self) -> str:
         return f"{self.model.label} · {self.scorer.label}"
 
+    @property
+    def column(self) -> str:
+        """The same, short enough for the head of a column."""
+        return f"{self.model.label} · {self.scorer.name}"
+
 
 def judge(model: Subject, scorer: Scorer, scores: Tensor, rate: float, false_discovery: bool = False) -> Judged:
     """p-values and verdicts: flagged if p <= rate, or by Benjamini and Hochberg's procedure over all the scores."""

@@ -35,7 +35,7 @@ def table(pictures: Sequence[Picture], seen: Sight, judged: Sequence[Judged], fi
     else:
         counts = sum(one.flagged.long() for one in judged).tolist()
         columns |= {"flagged by": [f"{count} of {len(judged)}" for count in counts]}
-        columns |= {one.label: one.p.tolist() for one in judged}
+        columns |= {one.column: one.p.tolist() for one in judged}
     return pandas.DataFrame(columns).loc[order(judged[first])]
 
 
@@ -43,7 +43,7 @@ def flagged_styles(frame: pandas.DataFrame, judged: Sequence[Judged]) -> pandas.
     """CSS for the cells of `table`: the ones that say flagged are marked."""
     styles = pandas.DataFrame("", index=frame.index, columns=frame.columns)
     for one in judged:
-        column = "verdict" if len(judged) == 1 else one.label
+        column = "verdict" if len(judged) == 1 else one.column
         styles[column] = [FLAGGED_STYLE if bool(one.flagged[i]) else "" for i in frame.index]
     return styles
 

@@ -130,7 +130,7 @@ def test_table_is_sorted_and_complete(model):
     assert [frame["image"][i] for i in range(6)] == [picture.name for picture in many]
     assert frame["score"].to_list() == [float(judged[0].scores[i]) for i in order(judged[0])]
     both = table(many, seen, judged)
-    assert [c for c in both.columns if " · " in c] == [one.label for one in judged]
+    assert [c for c in both.columns if " · " in c] == [one.column for one in judged]
 
 
 def test_csv_holds_every_number_in_full(model):

@@ -42,7 +42,8 @@ def draw(results: Results) -> None:
     one = results.judged[place]
     _summary(results, one)
     _pictures(results, one)
-    left, right = st.columns([3, 2], gap="medium")
+    beside = len(results.judged) <= 2
+    left, right = st.columns([3, 2], gap="medium") if beside else (st.container(), st.container())
     with left:
         chosen = _table(results, place)
     with right:
