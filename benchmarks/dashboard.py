@@ -32,6 +32,7 @@ import typer
 from browser_clock import install, load_times, settled_counts, until_shown, until_shown_after_upload
 from PIL import Image
 from playwright.sync_api import BrowserContext, Page, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from gdm_core.data import load_dataset
 from pipelines import tracking
@@ -45,6 +46,7 @@ PAGES = ("", "samples", "interpolate", "anomalies", "runs", "model")  # addresse
 UPLOADS = 100
 WARM_LOADS = 2
 START_SECONDS = 90
+TRIES, SCROLL_MILLISECONDS, OPEN_MILLISECONDS = 5, 300, 3000  # of opening a select box
 YARDSTICK = """
 import plotly.graph_objects as go
 import streamlit as st
@@ -67,12 +69,19 @@ class Change:
 
 
 def choose(page: Page, label: str, value: str) -> None:
-    """Pick an option of a select box."""
+    """Pick an option of a select box; its list closes when the page moves under it, and is opened again then."""
     box = page.get_by_role("combobox", name=label, exact=True)
-    box.scroll_into_view_if_needed()
-    page.wait_for_timeout(300)  # scrolling closes an open list
-    box.click()
-    page.get_by_role("option", name=value, exact=True).click()
+    option = page.get_by_role("option", name=value, exact=True)
+    for _ in range(TRIES):
+        box.scroll_into_view_if_needed()
+        page.wait_for_timeout(SCROLL_MILLISECONDS)
+        box.click()
+        try:
+            option.click(timeout=OPEN_MILLISECONDS)
+            return
+        except PlaywrightTimeout:
+            page.keyboard.press("Escape")
+    raise RuntimeError(f"no option {value!r} could be picked under {label!r} on {page.url}")
 
 
 def type_number(page: Page, label: str, value: str) -> None:
@@ -88,12 +97,12 @@ def slide(page: Page, label: str, value: str) -> None:
 def changes(models: dict[str, str]) -> list[Change]:
     """One or two widgets of every page; `models` maps an architecture to the name pickers show."""
     rbm, nade, cnn = (models[name] for name in ("rbm", "nade", "pixel_cnn"))
-    metrics = ("images_per_second", "validation/log_likelihood")
+    parts, metrics = ("train/kl", "train/reconstruction"), ("train/loss", "validation/log_likelihood")
     curves, caption = ".ytitle", "[data-testid=stCaptionContainer]"
     return [
         Change("", "Second", "second model", choose, (nade, cnn),
                (("[data-testid=stMetric]", f"minus {nade}"), ("[data-testid=stMetric]", f"minus {cnn}"))),
-        Change("", "Metric", "metric of the curves", choose, metrics, ((curves, metrics[0]), (curves, metrics[1]))),
+        Change("", "Metric", "metric of the curves", choose, parts, ((curves, parts[0]), (curves, parts[1]))),
         Change("samples", "Images", "number of images, drawn anew", type_number, ("9", "16"),
                (("img[alt^='9 samples']", ""), ("img[alt^='16 samples']", ""))),
         Change("interpolate", "Steps", "steps", slide, ("ArrowRight", "ArrowLeft"),
@@ -178,20 +187,23 @@ def _load_row(name: str, counts: dict[str, int], loads: list[dict[str, list[floa
 
 
 def measure_changes(context: BrowserContext, address: str, models: dict[str, str], times: int) -> list[dict[str, Any]]:
-    """Seconds from the last click or key to what the page shows of it; the first of each way is left out as warm-up."""
+    """Seconds from the last click or key to what the page shows of it, after one change each way as warm-up."""
     return [_measure_change(new_page(context), address, change, times) for change in changes(models)]
 
 
 def _measure_change(page: Page, address: str, change: Change, times: int) -> dict[str, Any]:
     page.goto(f"{address}/{change.page}")
     settled_counts(page)
+    for value in change.values:  # warm-up, both ways
+        change.act(page, change.label, value)
+        settled_counts(page)
     seconds = []
-    for place in itertools.islice(itertools.cycle((0, 1)), times + 2):
+    for place in itertools.islice(itertools.cycle((0, 1)), times):
         act = partial(change.act, page, change.label, change.values[place])
         seconds.append(until_shown(page, act, *change.shown[place]))
         settled_counts(page)
     page.close()
-    return {"page": change.page or "compare", "change": change.name, "seconds": _spread(seconds[2:])}
+    return {"page": change.page or "compare", "change": change.name, "seconds": _spread(seconds)}
 
 
 def measure_scoring(context: BrowserContext, address: str, loads: int) -> dict[str, Any]:
