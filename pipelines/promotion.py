@@ -48,7 +48,10 @@ def decide(new: ModelVersion, present: ModelVersion | None) -> Decision:
     differing = [word for word, field in COMPARED.items() if getattr(new, field) != getattr(present, field)]
     if differing:
         return Decision(False, f"not comparable with champion {present.version}: {', '.join(differing)} differ")
-    values, old = (torch.as_tensor(per_image_likelihood(v.run_id)["validation"]) for v in (new, present))
+    kept = [per_image_likelihood(version.run_id) for version in (new, present)]
+    if any("validation" not in values for values in kept):
+        return Decision(False, f"not comparable with champion {present.version}: per-image values are missing")
+    values, old = (torch.as_tensor(values["validation"]) for values in kept)
     if len(old) != len(values):
         return Decision(False, f"not comparable with champion {present.version}: other validation images")
     mean, error = paired_difference(values, old)

@@ -193,7 +193,7 @@ def test_training_learns_the_bars_and_their_base_rates() -> None:
     torch.manual_seed(0)
     data = bars(240)
     model = build_model("rbm", (1, 4, 4), hidden_units=12)
-    for progress in train(model, Rows(data), TrainingConfig(epochs=100, batch_size=20, learning_rate=0.5)):
+    for progress in train(model, Rows(data), TrainingConfig(epochs=100, batch_size=20, learning_rate=0.2)):
         assert set(progress.metrics) == {"loss", "free_energy_gap"}
     nats = (model.energy(data).double() + model.exact_log_partition()).mean().item()
     assert 2.07 < nats < 4.0  # log 8 = 2.08 is perfect, independent pixels have 9.0
@@ -203,6 +203,7 @@ def test_training_learns_the_bars_and_their_base_rates() -> None:
 def test_the_learning_rate_falls_linearly_with_progress() -> None:
     moves = []
     for progress in (0.0, 0.75):
+        torch.manual_seed(5)
         model = machine(hidden_units=4)
         update = ContrastiveDivergence(model, learning_rate=0.4, steps=1, chains=6)
         before = model.hidden_bias.detach().clone()
