@@ -172,6 +172,7 @@ def measure_loads(context: BrowserContext, urls: dict[str, str], loads: int) -> 
     for _ in range(loads):
         for name, url in urls.items():
             found[name].append(load_times(page, url, counts[name]))
+            settled_counts(page)  # what one page still does must not slow the next one down
     page.close()
     return [_load_row(name, counts[name], times) for name, times in found.items()]
 
