@@ -12,7 +12,7 @@ def main() -> None:
     """Draw the frame, then the page that the address names."""
     st.set_page_config(page_title="Deep generative models", page_icon=page.ICON, layout="wide")
     st.logo(page.LOGO, size="large", icon_image=page.ICON)
-    chosen = st.navigation([page.streamlit_page(entry) for entry in page.PAGES])
+    chosen = st.navigation([*map(page.streamlit_page, page.PAGES), page.start_page_by_name()])
     warm_up.imports()
     with st.sidebar:
         page.store_note()

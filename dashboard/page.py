@@ -56,9 +56,15 @@ PAGES = (
 def streamlit_page(entry: Page) -> st.Page:
     """The page as Streamlit's navigation takes it; the first one is the start page."""
     return st.Page(
-        functools.partial(show, entry), title=entry.title, icon=entry.icon, url_path=entry.name,
-        default=entry == PAGES[0],
+        functools.partial(show, entry), title=entry.title, icon=entry.icon,
+        url_path="start" if entry == PAGES[0] else entry.name, default=entry == PAGES[0],
     )  # fmt: skip
+
+
+def start_page_by_name() -> st.Page:
+    """The start page again, unseen in the navigation: Streamlit gives it the address / alone, but people type names."""
+    entry = PAGES[0]
+    return st.Page(functools.partial(show, entry), title=entry.title, url_path=entry.name, visibility="hidden")
 
 
 def show(entry: Page) -> None:

@@ -152,16 +152,24 @@ def _show_curves(versions: Sequence[ModelVersion]) -> None:
     index = keys.index(LIKELIHOOD_METRIC) if LIKELIHOOD_METRIC in keys else 0
     with right:
         metric = pick_one("Metric", keys, keys[index], "metric") or keys[index]
-    for title, group in _groups(chosen, metric).items():
-        curves = {version_name(v): loading.curve(records[v.run_id], metric) for v in group if v.run_id in records}
-        curves = {name: points for name, points in curves.items() if points}
-        if curves:
-            st.markdown(f"**{plain(title)}**") if title else None
-            figure = curve_figure(curves, metric, colours_of(version_name(v) for v in chosen))
-            st.plotly_chart(figure, key=f"curves {title}", config={"displayModeBar": False}, alt=f"{metric} by epoch")
+    with st.container():  # replaced as a whole: metrics differ in how many charts they need
+        for title, group in _groups(chosen, metric).items():
+            _draw_curves(title, group, metric, records, colours_of(version_name(v) for v in chosen))
     if metric.startswith("train/"):
         st.caption("Each family learns from a loss of its own: compare the course of these curves, not their height.")
     _show_links(chosen)
+
+
+def _draw_curves(
+    title: str, group: Sequence[ModelVersion], metric: str, records: dict[str, RunRecord], colours: dict[str, str]
+) -> None:
+    """One chart: the curves of versions that share an axis."""
+    curves = {version_name(v): loading.curve(records[v.run_id], metric) for v in group if v.run_id in records}
+    curves = {name: points for name, points in curves.items() if points}
+    if curves:
+        st.markdown(f"**{plain(title)}**") if title else None
+        figure = curve_figure(curves, metric, colours)
+        st.plotly_chart(figure, key=f"curves {title}", config={"displayModeBar": False}, alt=f"{metric} by epoch")
 
 
 def epoch_metrics(records: Sequence[RunRecord]) -> list[str]:
