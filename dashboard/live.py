@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from pipelines.tracking import RunRecord
 
 RENEWED_SECONDS = 3
+SILENT_SECONDS = 120  # a live run is heard of every few seconds
 SEEN = "live runs seen"
 FIRST_COMMAND = "python -m pipelines train nade --dataset digits"
 
@@ -54,6 +56,12 @@ def progress_of(record: RunRecord, epoch: int) -> float:
 
 
 def _show_progress(record: RunRecord) -> None:
+    silent = (datetime.now(UTC) - loading.last_sign_of_life(record)).total_seconds()
+    if silent > SILENT_SECONDS:
+        silence = f"{plain(_name(record))}: no sign of life for {silent / 60:,.0f} minutes."
+        st.caption(f"{silence} If it was stopped, this goes on from its last checkpoint: "
+                   f"`python -m pipelines train --resume {record.run_id}`")  # fmt: skip
+        return
     losses = loading.curve(record, "train/loss")
     epoch, loss = losses[-1] if losses else (0, None)
     asked = record.params.get("epochs", "?")
@@ -61,5 +69,8 @@ def _show_progress(record: RunRecord) -> None:
     parts = [f"epoch {epoch} of {asked}{done}", f"{record.seconds:,.0f} s"]
     if loss is not None:
         parts.insert(1, f"loss {loss:.4g}")
-    name = f"{record.tags.get('gdm.model', record.name)} on {record.tags.get('gdm.dataset', record.experiment)}"
-    st.progress(progress_of(record, epoch), text=plain(f"{name}: {', '.join(parts)}"))
+    st.progress(progress_of(record, epoch), text=plain(f"{_name(record)}: {', '.join(parts)}"))
+
+
+def _name(record: RunRecord) -> str:
+    return f"{record.tags.get('gdm.model', record.name)} on {record.tags.get('gdm.dataset', record.experiment)}"

@@ -29,6 +29,8 @@ import streamlit as st
 from pipelines.store import store_address
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import numpy
 
     from gdm_core.contract import GenerativeModel
@@ -110,6 +112,11 @@ def curve(record: RunRecord, key: str) -> tuple[tuple[int, float], ...]:
     if key not in record.metrics:
         return ()
     return _curve(store_address(), record.run_id, key, _freshness(record))
+
+
+def last_sign_of_life(record: RunRecord) -> datetime:
+    """When a run that goes on was last heard of."""
+    return _tracking().last_sign_of_life(record)
 
 
 def grids(record: RunRecord) -> dict[str, dict[int, str]]:

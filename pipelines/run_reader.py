@@ -21,6 +21,7 @@ from pipelines.tracker import StoreError
 
 LIKELIHOOD_FILE = "likelihood.safetensors"
 LIKELIHOOD_LIMIT = 256 * 2**20  # bytes
+SIGNS_OF_LIFE = ("system/cpu_utilization_percentage", "train/loss")
 PAGE = 1000
 RUN_ID = re.compile(r"[0-9a-f]{32}")
 
@@ -104,6 +105,18 @@ def metric_history(run_id: str, key: str) -> list[tuple[int, float]]:
     with store_errors():
         history = store.get_metric_history(_known_id(run_id), key)
     return sorted({metric.step: metric.value for metric in history}.items())
+
+
+def last_sign_of_life(run: RunRecord) -> datetime:
+    """When a run last logged its loss or the machine's load, which a live one does every few seconds; else its start.
+
+    A run whose process was killed stays RUNNING in the store: nobody was left to say otherwise.
+    """
+    store = client()
+    with store_errors():
+        histories = [store.get_metric_history(_known_id(run.run_id), key) for key in SIGNS_OF_LIFE]
+    times = [metric.timestamp for history in histories for metric in history]
+    return max([run.start, *map(_time, times)])
 
 
 def sample_grids(run_id: str) -> dict[str, dict[int, str]]:

@@ -28,6 +28,7 @@ from pipelines.run_reader import (
     RunRecord,
     get_run,
     get_runs,
+    last_sign_of_life,
     list_files,
     metric_history,
     model_link,
@@ -43,9 +44,9 @@ from pipelines.tracker import StoreError, Tracker
 
 __all__ = [
     "AliasChange", "LogPartition", "MlflowTracker", "ModelVersion", "RunRecord", "StorageError", "StoreError",
-    "StoredModel", "Tracker", "alias_history", "delete_alias", "get_run", "get_runs", "get_version", "list_files",
-    "list_versions", "load_model", "load_registered", "metric_history", "model_link", "model_name",
-    "per_image_likelihood", "previous_version", "read_file", "resolve", "run_link", "runs", "sample_grids",
+    "StoredModel", "Tracker", "alias_history", "delete_alias", "get_run", "get_runs", "get_version",
+    "last_sign_of_life", "list_files", "list_versions", "load_model", "load_registered", "metric_history",
+    "model_link", "model_name", "per_image_likelihood", "previous_version", "read_file", "resolve", "run_link", "runs", "sample_grids",
     "set_alias", "store_address", "store_exists", "ui_link", "version_files",
 ]  # fmt: skip
 

@@ -6,6 +6,7 @@ import ast
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy
@@ -396,6 +397,14 @@ def test_progress_is_a_fraction_whatever_was_asked(filled: Path) -> None:
     record = next(record for record in loading.running() if record.name == "trains")
     assert live.progress_of(record, 1) == 0.25 and live.progress_of(record, 9) == 1.0
     assert live.progress_of(replace(record, params={}), 1) == 0.0
+
+
+def test_a_run_that_fell_silent_is_offered_for_resuming(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = next(record for record in loading.running() if record.name == "trains")
+    heard = loading.last_sign_of_life(record)
+    assert record.start <= heard <= datetime.now(UTC)
+    monkeypatch.setattr(loading, "last_sign_of_life", lambda _: heard - timedelta(minutes=30))
+    assert f"--resume {record.run_id}" in words(healthy(show("compare")))
 
 
 def test_words_all_have_to_match(filled: Path) -> None:
