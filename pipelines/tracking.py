@@ -46,8 +46,8 @@ __all__ = [
     "AliasChange", "LogPartition", "MlflowTracker", "ModelVersion", "RunRecord", "StorageError", "StoreError",
     "StoredModel", "Tracker", "alias_history", "delete_alias", "get_run", "get_runs", "get_version",
     "last_sign_of_life", "list_files", "list_versions", "load_model", "load_registered", "metric_history",
-    "model_link", "model_name", "per_image_likelihood", "previous_version", "read_file", "resolve", "run_link", "runs", "sample_grids",
-    "set_alias", "store_address", "store_exists", "ui_link", "version_files",
+    "model_link", "model_name", "per_image_likelihood", "previous_version", "read_file", "resolve", "run_link",
+    "runs", "sample_grids", "set_alias", "store_address", "store_exists", "ui_link", "version_files",
 ]  # fmt: skip
 
 
