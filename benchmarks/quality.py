@@ -10,78 +10,29 @@ The exit status is 1 where a bar is missed.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import record
 import torch
 import typer
+from subjects import BASELINE, SAMPLING_COUNT, Subject, baseline_subject, registered_subjects, sampling_seconds, sources
 from torch import Tensor
 
 from gdm_core.contract import GenerativeModel
-from gdm_core.data import ImageDataset, TreatedSplit, Treatment, evaluation_images, load_dataset, treatment_for
+from gdm_core.data import ImageDataset, Treatment, evaluation_images, load_dataset, treatment_for
 from gdm_core.likelihoods import Likelihood
 from gdm_core.quality import FeatureNetwork, class_counts, frechet_distance, train_feature_network
 from gdm_core.randomness import seeded_generator
-from gdm_core.registry import build_model
-from gdm_core.training import train
-from pipelines import tracking
 from pipelines.evaluation import split_likelihood
 from pipelines.promotion import paired_difference
-from pipelines.starter import DATASET, STARTER_SET
+from pipelines.starter import DATASET
 
-BASELINE = "independent_bernoulli"
 GAINS = {"nade": 25.0, "pixel_cnn": 25.0}  # per cent over the baseline
 ERRORS = 3.0  # paired standard errors that the other likelihoods have to be better by
 SAMPLES = 300
 DRAWS = 5  # sets of samples, from seeds 0, 1, ...
-SAMPLING_COUNT, SAMPLING_ROUNDS = 64, 3
 COMMAND = "python benchmarks/quality.py"
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model to be measured, and what its training took."""
-
-    name: str
-    source: str  # its address in the registry, or how it was made
-    model: GenerativeModel
-    training_seconds: float | None
-    training: str
-
-
-def registered_subjects(dataset: ImageDataset) -> list[Subject]:
-    """The latest version of every starter model; says how to train those that are missing."""
-    latest = {v.name: v for v in tracking.list_versions() if "latest" in v.aliases}
-    missing = [recipe.registered_name for recipe in STARTER_SET if recipe.registered_name not in latest]
-    if missing:
-        raise typer.BadParameter(
-            f"not registered: {', '.join(missing)}; train the starter set with `python -m pipelines starter`"
-        )
-    return [_subject(latest[recipe.registered_name], dataset) for recipe in STARTER_SET]
-
-
-def _subject(version: tracking.ModelVersion, dataset: ImageDataset) -> Subject:
-    stored = tracking.load_registered(version.uri)
-    if stored.card.dataset["digest"] != dataset.digest:
-        raise typer.BadParameter(f"{version.uri} was trained on other data than load_dataset({DATASET!r}) gives here")
-    natural = treatment_for(None, dataset.levels, stored.model.pixels)
-    if stored.treatment != natural:
-        raise typer.BadParameter(f"{version.uri} was trained on {stored.treatment.label} pixels, not {natural.label}")
-    parameters = tracking.get_run(version.run_id).params
-    shown = ("epochs", "batch_size", "learning_rate", "seed", "threads")
-    training = ", ".join(f"{name} {parameters[name]}" for name in shown if name in parameters)
-    return Subject(version.architecture, version.uri, stored.model, version.training_seconds, training)
-
-
-def baseline_subject(dataset: ImageDataset, treatment: Treatment) -> Subject:
-    """The independent Bernoulli with add-one-smoothed frequencies, counted on the training split here."""
-    model, begin = build_model(BASELINE, dataset.data_shape), time.perf_counter()
-    for _ in train(model, TreatedSplit(dataset.splits["train"], treatment), model.default_training):
-        pass
-    return Subject(BASELINE, "counted here", model.eval(), time.perf_counter() - begin, "closed form")
 
 
 def measure_likelihood(subject: Subject, found: Likelihood, baseline: Likelihood) -> dict[str, Any]:
@@ -114,16 +65,6 @@ def verdict(row: dict[str, Any]) -> dict[str, Any]:
     passed = row["difference"] - off > ERRORS * row["difference_standard_error"]
     bar = f"more than {ERRORS:.0f} paired errors" + (", at the upper log Z" if log_z else "")
     return {"bar": bar, "passed": passed}
-
-
-def sampling_seconds(model: GenerativeModel) -> float:
-    """Seconds for 64 images, the median of three."""
-    seconds = []
-    for _ in range(SAMPLING_ROUNDS):
-        begin = time.perf_counter()
-        model.sample(SAMPLING_COUNT, generator=seeded_generator(0, "sampling time"))
-        seconds.append(time.perf_counter() - begin)
-    return sorted(seconds)[SAMPLING_ROUNDS // 2]
 
 
 def measure_samples(subject: Subject, baseline: Subject, dataset: ImageDataset) -> dict[str, Any]:
@@ -243,12 +184,6 @@ def _passed(passed: bool | None) -> str:
 
 def _seconds(seconds: float | None) -> str:
     return "" if seconds is None or math.isnan(seconds) else f"{seconds:.1f}"
-
-
-def sources(subjects: list[Subject], dataset: ImageDataset) -> list[str]:
-    counts = ", ".join(f"{count} {name}" for name, count in dataset.counts.items())
-    lines = [f"- data: {dataset.name} ({dataset.digest}), stratified split by seed 0: {counts}"]
-    return lines + [f"- {subject.name}: {subject.source}; {subject.training}" for subject in subjects]
 
 
 def main() -> None:

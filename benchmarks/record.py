@@ -1,4 +1,4 @@
-"""What every benchmark shares: where and when it ran, tables, and the two files it leaves in benchmarks/results/.
+"""What benchmarks share: where and when they ran, spreads, tables, and the two files each leaves in benchmarks/results.
 
 Importing this makes the project importable, so that `python benchmarks/NAME.py` runs from a bare checkout too.
 """
@@ -9,6 +9,7 @@ import datetime
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -64,6 +65,28 @@ def keep(name: str, lines: Sequence[str], values: dict[str, Any], folder: Path =
     (folder / f"{name}.md").write_text(report, encoding="utf-8")
     (folder / f"{name}.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     print(report)
+
+
+def spread(values: Sequence[float]) -> dict[str, float] | None:
+    """Median, lowest and highest of repeated measurements; None where there are none."""
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)} if values else None
+
+
+def spread_text(found: dict[str, float] | None, scale: float) -> str:
+    """A spread, times `scale`, in three digits: median [lowest, highest]."""
+    if found is None:
+        return ""
+    median, low, high = (_number(scale * found[key]) for key in ("median", "low", "high"))
+    return f"{median} [{low}, {high}]"
+
+
+def size_text(data_shape: Sequence[int]) -> str:
+    """Height and width of images (C, H, W): 28x28."""
+    return "x".join(map(str, data_shape[1:]))
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _commit() -> str:

@@ -10,28 +10,26 @@ that a slow moment of the machine falls on all rows alike.
 
 from __future__ import annotations
 
-import itertools
-import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import record
 import torch
 import typer
+from incremental_sampling import measure_plain, plain_section
 from torch import Tensor
 
 import gdm_core
 from gdm_core.contract import Batch, GenerativeModel, Samples, TrainingConfig, has
-from gdm_core.layers.sampling_arguments import draw_uniforms
 from gdm_core.randomness import seeded_generator
 from gdm_core.training import Progress, train
 
 SMALL, LARGE = (1, 8, 8), (1, 28, 28)
 IMAGES = 2000  # random ones, in memory
-SAMPLES, PLAIN_SAMPLES = 64, 16
-ROUNDS, PLAIN_ROUNDS = 5, 3
+SAMPLES = 64
+ROUNDS = 5
 SLICE, SAMPLING_SLICE = 0.4, 0.05  # seconds of each a round, at least one step or one call
 MATRIX = 2048
 COMMAND = "python benchmarks/speed.py"
@@ -151,56 +149,12 @@ def _row(one: Timed) -> dict[str, Any]:
     return {
         "model": one.case.model, "data_shape": list(one.case.shape), "arguments": one.model.arguments,
         "batch_size": one.config.batch_size, "parameters": sum(p.numel() for p in one.model.parameters()),
-        "training_images_per_second": _spread(one.training), "sampling_seconds": _spread(one.sampling),
+        "training_images_per_second": record.spread(one.training), "sampling_seconds": record.spread(one.sampling),
     }  # fmt: skip
 
 
-def _spread(values: list[float]) -> dict[str, float] | None:
-    return {"median": statistics.median(values), "low": min(values), "high": max(values)} if values else None
-
-
-@torch.no_grad()
-def plain_sample(model: GenerativeModel, n: int, generator: torch.Generator) -> Tensor:
-    """Sampling from a PixelCNN as published: the whole network on the whole image for every value."""
-    uniforms = draw_uniforms(model, n, None, 1.0, generator)
-    x = torch.zeros_like(uniforms)
-    colours, height, width = model.data_shape
-    for row, column, colour in itertools.product(range(height), range(width), range(colours)):
-        place = (slice(None), colour, row, column)
-        x[place] = model.distribution.sample(model.logits(x)[place], uniforms[place], 1.0)
-    return x
-
-
-def measure_plain(device: str) -> list[dict[str, Any]]:
-    """PixelCNN's incremental sampling against the plain way, in turns, from the same noise."""
-    rows = []
-    for case in (Case("pixel_cnn", SMALL), Case("pixel_cnn", LARGE, PAPER_SIZES["pixel_cnn"][0])):
-        torch.manual_seed(0)
-        model = gdm_core.build_model(case.model, case.shape, **case.arguments).to(device).eval()
-        rounds = [_one_plain_round(model, device) for _ in range(PLAIN_ROUNDS)]
-        incremental, plain = ([one[way] for one in rounds] for way in ("incremental", "plain"))
-        rows.append({
-            "data_shape": list(case.shape), "arguments": model.arguments, "images": PLAIN_SAMPLES,
-            "incremental_seconds": _spread(incremental), "plain_seconds": _spread(plain),
-            "ratio": _spread([p / i for p, i in zip(plain, incremental, strict=True)]),
-            "equal_pixels": statistics.mean(one["equal"] for one in rounds),
-        })  # fmt: skip
-    return rows
-
-
-def _one_plain_round(model: GenerativeModel, device: str) -> dict[str, float]:
-    def timed(draw: Callable[[torch.Generator], Tensor]) -> tuple[Tensor, float]:
-        begin = time.perf_counter()
-        x = draw(seeded_generator(0, "speed", device=device)).cpu()
-        return x, time.perf_counter() - begin
-
-    x, incremental = timed(lambda generator: model.sample(PLAIN_SAMPLES, generator=generator))
-    y, plain = timed(lambda generator: plain_sample(model, PLAIN_SAMPLES, generator))
-    return {"incremental": incremental, "plain": plain, "equal": (x == y).double().mean().item()}
-
-
 def training_section(rows: list[dict[str, Any]], rates: list[float], device: str) -> list[str]:
-    rate = _spread(rates)
+    rate = record.spread(rates)
     note = (
         f"Medians over {ROUNDS} rounds taken in turns, with the lowest and the highest. Training: images/s of whole "
         f"learning steps in float32, at least {SLICE} s a round, on {IMAGES} random images in memory (binary, or real "
@@ -217,39 +171,10 @@ def _cells(row: dict[str, Any]) -> list[str]:
     sizes = ", ".join(f"{key} {value}" for key, value in PAPER_SIZES.get(row["model"], ({}, 0))[0].items())
     large = tuple(row["data_shape"]) == LARGE
     return [
-        row["model"], _shape(row), sizes if large and sizes else "defaults", str(row["batch_size"]),
-        f"{row['parameters']:,}", _text(row["training_images_per_second"], 1), _text(row["sampling_seconds"], 1000),
+        row["model"], record.size_text(row["data_shape"]), sizes if large and sizes else "defaults",
+        str(row["batch_size"]), f"{row['parameters']:,}", record.spread_text(row["training_images_per_second"], 1),
+        record.spread_text(row["sampling_seconds"], 1000),
     ]  # fmt: skip
-
-
-def plain_section(rows: list[dict[str, Any]]) -> list[str]:
-    note = (
-        f"{PLAIN_SAMPLES} images from the same noise, the two ways in turns, {PLAIN_ROUNDS} rounds: each pixel's new "
-        "activations once, against the whole network on the whole image for every pixel. Equal: the share of pixels "
-        "that come out the same in float32 (a draw that falls within rounding of its probability may differ)."
-    )
-    columns = ["images", "incremental, ms", "plain, ms", "plain / incremental", "equal"]
-    cells = [
-        [_shape(row), _text(row["incremental_seconds"], 1000), _text(row["plain_seconds"], 1000),
-         _text(row["ratio"], 1), f"{row['equal_pixels']:.2%}"]
-        for row in rows
-    ]  # fmt: skip
-    return record.section("PixelCNN: incremental sampling", note, columns, cells)
-
-
-def _shape(row: dict[str, Any]) -> str:
-    return "x".join(map(str, row["data_shape"][1:]))
-
-
-def _text(spread: dict[str, float] | None, scale: float) -> str:
-    if spread is None:
-        return ""
-    median, low, high = (_number(scale * spread[key]) for key in ("median", "low", "high"))
-    return f"{median} [{low}, {high}]"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def main(
@@ -262,10 +187,10 @@ def main(
     torch.set_num_threads(threads or torch.get_num_threads())
     where, begin = record.circumstances(device), time.perf_counter()
     rows, rates = measure(device)
-    plain = measure_plain(device)
+    plain = measure_plain([(SMALL, {}), (LARGE, PAPER_SIZES["pixel_cnn"][0])], device)
     seconds = time.perf_counter() - begin
     lines = record.heading("Speed", COMMAND, where) + [f"Took {seconds:.0f} s."]
-    values = {**where, "seconds": seconds, "matrix_gflops": _spread(rates), "models": rows, "pixel_cnn": plain}
+    values = {**where, "seconds": seconds, "matrix_gflops": record.spread(rates), "models": rows, "pixel_cnn": plain}
     name = "speed" if device == "cpu" else f"speed-{device}"
     record.keep(name, lines + training_section(rows, rates, where["device"]) + plain_section(plain), values)
 
