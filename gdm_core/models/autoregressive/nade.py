@@ -15,15 +15,15 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from gdm_core.contract import Batch, GenerativeModel, TrainingConfig
 from gdm_core.layers.pixel_distribution import Bernoulli
 from gdm_core.layers.raster_sampling import sample_in_raster_order
 from gdm_core.layers.sampling_arguments import check_completion, draw_uniforms
+from gdm_core.layers.shared_hidden_units import SharedHiddenUnits
 from gdm_core.registry import register
 
-BLOCK = 64  # dimensions whose hidden units are held at once
+FEW = 64  # dimensions up to which all hidden units are held at once
 
 
 @register("nade", family="autoregressive", paper="Larochelle and Murray, 2011")
@@ -50,16 +50,10 @@ class NADE(GenerativeModel):
     def logits(self, x: Tensor) -> Tensor:
         """The logits of p(x_d = 1 | x_{<d}), (N, C, H, W)."""
         v = x.permute(0, 2, 3, 1).flatten(1)  # (N, D)
-        a = self.hidden_bias.expand(len(x), -1)  # (N, H): c + sum_{j<d} W_j x_j
-        parts = []
-        for start in range(0, self.dimensions, BLOCK):
-            block = slice(start, start + BLOCK)
-            arguments = (a, v[:, block], self.weight[block], self.output_weight[block], self.visible_bias[block])
-            recompute = torch.is_grad_enabled() and self.dimensions > BLOCK
-            logits, a = checkpoint(_block, *arguments, use_reentrant=False) if recompute else _block(*arguments)
-            parts.append(logits)
+        way = _all_at_once if self.dimensions <= FEW else SharedHiddenUnits.apply
+        logits = way(v, self.weight, self.output_weight, self.hidden_bias, self.visible_bias)
         channels, height, width = self.data_shape
-        return torch.cat(parts, 1).unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)
+        return logits.unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)
 
     def log_prob_map(self, x: Tensor) -> Tensor:
         """log p(x_i | predecessors) in nats, summed over colours, (N, 1, H, W)."""
@@ -105,12 +99,11 @@ class NADE(GenerativeModel):
         return images
 
 
-def _block(a: Tensor, v: Tensor, weight: Tensor, output_weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """The logits (N, B) of a block of dimensions, and the sum a (N, H) after it."""
-    terms = v[..., None] * weight  # (N, B, H)
-    sums = torch.cat([a[:, None], terms], 1).cumsum(1)  # (N, B + 1, H): before each dimension, and after the last
-    logits = (torch.sigmoid(sums[:, :-1]) * output_weight).sum(-1) + bias
-    return logits, sums[:, -1]
+def _all_at_once(v: Tensor, weight: Tensor, output_weight: Tensor, hidden_bias: Tensor, visible_bias: Tensor) -> Tensor:
+    """The logits (N, D) with all hidden units (N, D, H) in memory: the faster way for few dimensions."""
+    terms = v[:, :-1, None] * weight[:-1]  # (N, D - 1, H)
+    a = torch.cat([hidden_bias.expand(len(v), 1, -1), terms], 1).cumsum(1)  # c + sum_{j<d} W_j x_j
+    return (torch.sigmoid(a) * output_weight).sum(-1) + visible_bias
 
 
 class IncrementalNADE:
