@@ -1,8 +1,9 @@
 """The contract every model keeps. Read this first.
 
 A model is an `nn.Module` that knows the shape of its images from birth. It says what it can do by *having the
-method*: the capabilities below are protocols, and estimators, scorers and views ask `isinstance(model, Samples)`,
-never for a name. How it learns is a list of phases, each with an update that knows how to learn from one batch.
+method*: the capabilities of `capabilities.py`, imported from here, are protocols, and estimators, scorers and views
+ask `has(model, Samples)`, never for a name. How it learns is a list of phases, each with an update that knows how to
+learn from one batch.
 
 Conventions, everywhere: images are float tensors (N, C, H, W) in [0, 1], binary ones exactly 0 or 1;
 log-likelihoods are nats per image, shape (N,), summed over pixels; anomaly scores are higher for stranger images.
@@ -13,10 +14,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
+from gdm_core.capabilities import (
+    CAPABILITIES,
+    Anneals,
+    Completes,
+    Decodes,
+    Discriminates,
+    Encodes,
+    Energy,
+    Enumerates,
+    ExactLikelihood,
+    Filters,
+    LatentLikelihood,
+    PixelLikelihood,
+    Reconstructs,
+    Samples,
+    SamplesStepwise,
+    SurpriseMap,
+    capabilities,
+    has,
+)
+
+__all__ = [
+    "CAPABILITIES", "PIXEL_KINDS", "Anneals", "Batch", "Completes", "Decodes", "Discriminates", "Encodes", "Energy",
+    "Enumerates", "ExactLikelihood", "Filters", "GenerativeModel", "LatentLikelihood", "Phase", "PixelLikelihood",
+    "Reconstructs", "Samples", "SamplesStepwise", "SurpriseMap", "TrainingConfig", "Update", "capabilities", "has",
+]  # fmt: skip
 
 PIXEL_KINDS = ("binary", "levels", "real")
 
@@ -131,152 +159,3 @@ class GenerativeModel(nn.Module):
             if (steps - steps.round()).abs().max() > 1e-3:
                 raise ValueError(f"this model takes {self.levels} levels: every pixel must be k / {self.levels - 1}")
         return x
-
-
-# --- capabilities: a model has one by having its methods ---------------------------------------------------------
-
-
-@runtime_checkable
-class Samples(Protocol):
-    def sample(
-        self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Draw n images (n, C, H, W); all randomness comes from `generator`."""
-        ...
-
-
-@runtime_checkable
-class SamplesStepwise(Protocol):
-    def sample_steps(
-        self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> Iterator[Tensor]:
-        """Yield images (n, C, H, W) as they form; the last one is what `sample` returns for the same generator."""
-        ...
-
-
-@runtime_checkable
-class ExactLikelihood(Protocol):
-    def log_prob(self, x: Tensor) -> Tensor:
-        """log p(x) in nats, (N,)."""
-        ...
-
-
-@runtime_checkable
-class PixelLikelihood(Protocol):
-    def log_prob_map(self, x: Tensor) -> Tensor:
-        """log p(x_i | predecessors) in nats, (N, 1, H, W), summed over channels; sums to `log_prob`."""
-        ...
-
-
-@runtime_checkable
-class LatentLikelihood(Protocol):
-    def log_weights(self, x: Tensor, k: int, generator: torch.Generator | None = None) -> Tensor:
-        """log p(x, z) - log q(z | x) for k draws of z, (k, N). Its mean is the ELBO, logmeanexp the IWAE bound.
-
-        One noise tensor (k, latent) is shared by all images, so that an image's value does not depend on the others.
-        """
-        ...
-
-
-@runtime_checkable
-class Energy(Protocol):
-    def energy(self, x: Tensor) -> Tensor:
-        """E(x) with p(x) = exp(-E(x)) / Z, in nats, (N,); the free energy where there are hidden units."""
-        ...
-
-
-@runtime_checkable
-class Anneals(Protocol):
-    def anneal(self, n: int, betas: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """n annealed importance weights along `betas` (0 = ..., ..., 1): log w (n,) with E[w] = Z."""
-        ...
-
-
-@runtime_checkable
-class Enumerates(Protocol):
-    def enumerable_units(self) -> int:
-        """How many binary units an exact log Z has to sum over (2^units terms)."""
-        ...
-
-    def exact_log_partition(self) -> Tensor:
-        """log Z by enumeration, a scalar tensor."""
-        ...
-
-
-@runtime_checkable
-class Encodes(Protocol):
-    def encode(self, x: Tensor) -> Tensor:
-        """The latent code of x, (N, latent): the posterior mean where there is a posterior."""
-        ...
-
-
-@runtime_checkable
-class Decodes(Protocol):
-    def decode(self, z: Tensor) -> Tensor:
-        """The image of a latent code, (N, C, H, W) in [0, 1]: the mean where there is a distribution."""
-        ...
-
-    def sample_latent(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n codes from the prior, (n, latent)."""
-        ...
-
-
-@runtime_checkable
-class Reconstructs(Protocol):
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """x after a deterministic way through the model and back, (N, C, H, W) in [0, 1]."""
-        ...
-
-
-@runtime_checkable
-class Completes(Protocol):
-    def complete(
-        self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Fill in the pixels where `known` (1 or N, 1, H, W; 0 or 1) is 0; known pixels come back unchanged."""
-        ...
-
-
-@runtime_checkable
-class Filters(Protocol):
-    def filters(self) -> Tensor:
-        """The weights of each hidden unit as an image, (units, C, H, W)."""
-        ...
-
-
-@runtime_checkable
-class Discriminates(Protocol):
-    def critic(self, x: Tensor) -> Tensor:
-        """How real x looks, as a logit or critic value, (N,): higher = more real."""
-        ...
-
-
-@runtime_checkable
-class SurpriseMap(Protocol):
-    def surprise_map(self, x: Tensor) -> Tensor:
-        """How strange each pixel is, (N, 1, H, W), higher = stranger. For models without `log_prob_map`."""
-        ...
-
-
-CAPABILITIES: dict[str, type] = {
-    protocol.__name__: protocol
-    for protocol in (
-        Samples, SamplesStepwise, ExactLikelihood, PixelLikelihood, LatentLikelihood, Energy, Anneals, Enumerates,
-        Encodes, Decodes, Reconstructs, Completes, Filters, Discriminates, SurpriseMap,
-    )
-}  # fmt: skip
-
-
-def capabilities(model: GenerativeModel | type[GenerativeModel]) -> list[str]:
-    """The names of the capabilities a model (or its class) has, decided by the methods written in its class."""
-    kind = model if isinstance(model, type) else type(model)
-    return [name for name, protocol in CAPABILITIES.items() if all(hasattr(kind, m) for m in _methods(protocol))]
-
-
-def has(model: GenerativeModel | type[GenerativeModel], capability: type) -> bool:
-    """Whether the model has a capability; by its class, so that a submodule's name never counts as a method."""
-    return capability.__name__ in capabilities(model)
-
-
-def _methods(protocol: type) -> list[str]:
-    return [name for name, value in vars(protocol).items() if callable(value) and not name.startswith("_")]
