@@ -142,7 +142,11 @@ def test_a_download_with_another_checksum_is_not_kept(tmp_path: Path, monkeypatc
     assert not [file for file in tmp_path.rglob("*") if file.is_file()]
 
 
-@pytest.mark.parametrize("content", [b"", b"not gzip", gzip.compress(b"x" * 1000)[:-9], gzip.compress(b"no idx")])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not gzip", gzip.compress(b"x" * 1000)[:-9], gzip.compress(b"no idx")],
+    ids=["empty", "no gzip", "cut off", "no idx"],  # gzip writes the time into the bytes: as names they would change
+)
 def test_a_broken_file_is_named(tmp_path: Path, content: bytes) -> None:
     write_mnist(tmp_path / "MNIST" / "raw")
     (tmp_path / "MNIST" / "raw" / "t10k-images-idx3-ubyte.gz").write_bytes(content)

@@ -115,6 +115,7 @@ def test_bad_files_get_one_sentence(data: bytes, words: str) -> None:
     assert "\n" not in str(problem.value) and ": " in str(problem.value)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")  # a damaged tag, which it skips
 def test_damage_anywhere_is_an_image_error_or_a_picture() -> None:
     random = np.random.RandomState(1)
     for kind in ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF"):
