@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from dashboard.page import plain
+
 if TYPE_CHECKING:
     from pipelines.tracking import ModelVersion
 
@@ -65,6 +67,16 @@ def pick_model(
     return known.get(chosen) if chosen else None
 
 
+def say_if_gone(versions: Sequence[ModelVersion], key: str = "models") -> None:
+    """A link to versions that are no longer registered says so; to be called before the picker of this key."""
+    note = f"_gone {key}"  # kept until the page is left, because a page draws itself again when a job of its ends
+    if key not in st.session_state:
+        known, wanted = {version_name(version) for version in versions}, st.query_params.get_all(key)
+        st.session_state[note] = _gone([name for name in wanted if name not in known], len(wanted))
+    if st.session_state.get(note):
+        st.warning(st.session_state[note], icon=":material/link_off:")
+
+
 def pick_some(
     label: str, options: Sequence[str], standard: Sequence[str], key: str, most: int | None = None,
     help: str | None = None, placeholder: str | None = None,
@@ -98,6 +110,15 @@ def pick_one(
         label, list(options), index=None, key=key, help=help, bind="query-params",
         disabled=not options,
     )  # fmt: skip
+
+
+def _gone(names: Sequence[str], wanted: int) -> str | None:
+    """The sentence about those of the wanted names that are not registered, None where all are."""
+    if not names:
+        return None
+    shown = ", ".join(plain(name[:100]) for name in names[:3]) + ", ..." * (len(names) > 3)
+    instead = "the others are" if len(names) < wanted else "another choice is"
+    return f"{shown}: not among the registered versions (any more), so {instead} shown."
 
 
 def _rank(version: ModelVersion | None) -> tuple[bool, bool]:

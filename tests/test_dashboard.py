@@ -134,10 +134,11 @@ def test_a_damaged_store_is_one_sentence(view: str, tmp_path: Path) -> None:
     assert not app.exception and app.error and all("cannot be read" in error.value for error in app.error)
 
 
-def test_a_server_that_is_down_is_one_sentence() -> None:
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_server_that_is_down_is_one_sentence(view: str) -> None:
     with using("http://127.0.0.1:9"):
-        app = show("compare")
-    assert not app.exception and "does not answer" in app.error[0].value
+        app = show(view)
+    assert not app.exception and len(app.error) == 1 and "does not answer" in app.error[0].value
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -216,7 +217,15 @@ def test_a_model_without_likelihood_says_so(filled: Path) -> None:
 
 def test_a_link_to_a_model_that_is_gone_says_so(filled: Path) -> None:
     app = healthy(show("model", model="digits-gone/7"))
-    assert "digits-gone/7 is not in the registry" in app.warning[0].value and app.header
+    assert "digits-gone/7: not among the registered versions" in app.warning[0].value and app.header
+
+
+def test_a_link_to_several_models_names_those_that_are_gone(filled: Path) -> None:
+    app = healthy(show("compare", models=[f"{FIRST}/1", "digits-gone/7"], second="digits-lost/2"))
+    said = [warning.value for warning in app.warning]
+    assert len(said) == 2 and "digits-lost/2" in said[0]
+    assert "digits-gone/7" in said[1] and FIRST not in said[1] and "the others are shown" in said[1]
+    assert app.multiselect(key="models").value == [f"{FIRST}/1"]
 
 
 def test_promotion_and_roll_back_ask_first(tmp_path: Path) -> None:

@@ -87,6 +87,13 @@ def test_empty_stores_say_what_to_do(empty_store, name):
     assert not test.error and "python -m pipelines train" in words(test)
 
 
+@pytest.mark.parametrize("name", ["samples", "interpolate", "anomalies"])
+def test_a_model_that_is_gone_is_named(models, name):
+    test = page(name, models=["digits-vae/1", "digits-gone/7"])
+    assert not test.error and "digits-gone/7: not among the registered versions" in test.warning[0].value
+    assert test.multiselect(key="models").value == ["digits-vae/1"]
+
+
 # --- samples ----------------------------------------------------------------------------------------------------------
 
 

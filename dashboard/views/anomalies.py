@@ -13,7 +13,7 @@ from functools import partial
 import streamlit as st
 
 from dashboard import loading, offers, scoring
-from dashboard.choices import pick_models, version_name
+from dashboard.choices import pick_models, say_if_gone, version_name
 from dashboard.example_images import NORMAL, example_sets
 from dashboard.job_panel import session_jobs, show_state, watch
 from dashboard.jobs import Job
@@ -43,6 +43,7 @@ def render() -> None:
     if not offered:
         offers.say_nothing_registered("score images")
         return
+    say_if_gone(versions)
     chosen, scorer_names = _models_and_scores(offered)
     offers.say_unknown(versions)
     subjects = _subjects(chosen)

@@ -9,7 +9,16 @@ import streamlit as st
 
 from dashboard import loading, pairs, tables
 from dashboard.axes import axis_of, by_axis, titles
-from dashboard.choices import SHOWN, best_of_each, pick_model, pick_models, pick_one, select, version_name
+from dashboard.choices import (
+    SHOWN,
+    best_of_each,
+    pick_model,
+    pick_models,
+    pick_one,
+    say_if_gone,
+    select,
+    version_name,
+)
 from dashboard.figures.curves import curve_figure
 from dashboard.figures.differences import PairedDifference, difference_figure, paired_difference
 from dashboard.figures.likelihoods import INTERVAL, MARKS, likelihood_figure
@@ -25,8 +34,8 @@ LIKELIHOOD_METRIC = "validation/log_likelihood"
 
 def render() -> None:
     """The page: what trains now, the table, and what it shows in pictures."""
+    versions = loading.versions()  # first: a store that is down is said once
     show_running()
-    versions = loading.versions()
     if not versions:
         say_how_to_begin("registered model")
         return
@@ -104,6 +113,8 @@ def _show_pair(versions: Sequence[ModelVersion]) -> None:
     if len(candidates) < 2:
         st.info("A paired difference needs two registered models with a test log-likelihood.", icon=":material/info:")
         return
+    for key in ("first", "second"):
+        say_if_gone(versions, key)
     left, right = st.columns(2)
     with left:
         first = pick_model(candidates, "First", "first")
@@ -141,6 +152,7 @@ def _show_difference(difference: PairedDifference, first: ModelVersion, second: 
 @guarded
 def _show_curves(versions: Sequence[ModelVersion]) -> None:
     st.subheader("Training curves", anchor=False)
+    say_if_gone(versions)
     left, right = st.columns([3, 2])
     with left:
         chosen = pick_models(versions, default=best_of_each)

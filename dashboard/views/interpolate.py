@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dashboard import images, latent_paths, loading, offers
-from dashboard.choices import pick_models, version_name
+from dashboard.choices import pick_models, say_if_gone, version_name
 from dashboard.gallery import Shown, row, strip
 from dashboard.loading import LoadedModel
 from dashboard.page import plain
@@ -35,6 +35,7 @@ def render() -> None:
     _say_who_can(versions, offered)
     if not offered:
         return
+    say_if_gone(versions)
     chosen = pick_models(offered, default=offers.newest_dataset, most=6)
     mode = st.segmented_control(
         "Between", [TEST_IMAGES, UPLOADS, POINTS, WALK], default=_first_mode(chosen), required=True, key="between",

@@ -10,7 +10,7 @@ import streamlit as st
 from dashboard import loading
 from dashboard.abilities import abilities_of
 from dashboard.aliases import show_versions
-from dashboard.choices import best_of_each, pick_model, version_name
+from dashboard.choices import best_of_each, pick_model, say_if_gone, version_name
 from dashboard.live import say_how_to_begin, show_running
 from dashboard.page import PAGES, boundary, link, plain
 from dashboard.tables import run_name
@@ -33,7 +33,7 @@ def render() -> None:
         show_running()
         say_how_to_begin("registered model")
         return
-    _say_if_gone(versions)
+    say_if_gone(versions, "model")
     best = best_of_each(versions)
     version = pick_model([*best, *(other for other in versions if other not in best)])
     if version is None:
@@ -49,14 +49,6 @@ def render() -> None:
         _show_files(version)
     with boundary():
         show_versions(version, [other for other in versions if other.name == version.name])
-
-
-def _say_if_gone(versions: Sequence[ModelVersion]) -> None:
-    """A link to a version that is no longer registered says so before another one is shown."""
-    wanted = st.query_params.get("model")
-    if wanted and "model" not in st.session_state and wanted not in {version_name(v) for v in versions}:
-        st.warning(f"{plain(wanted[:100])} is not in the registry (any more): another model is shown.",
-                   icon=":material/link_off:")  # fmt: skip
 
 
 def _show_heading(version: ModelVersion) -> None:

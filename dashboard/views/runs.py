@@ -28,8 +28,8 @@ IN_NATS = ("validation/log_likelihood", "test/log_likelihood")
 
 def render() -> None:
     """The page: filters, the table, and the chosen runs beside each other."""
+    records = loading.runs()  # first: a store that is down is said once
     show_running()
-    records = loading.runs()
     if not records:
         say_how_to_begin("run")
         return

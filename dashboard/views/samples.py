@@ -9,7 +9,7 @@ from functools import partial
 import streamlit as st
 
 from dashboard import images, loading, offers
-from dashboard.choices import pick_models, version_name
+from dashboard.choices import pick_models, say_if_gone, version_name
 from dashboard.job_panel import session_jobs, show_state, watch
 from dashboard.jobs import Job
 from dashboard.loading import LoadedModel
@@ -35,6 +35,7 @@ def render() -> None:
     if not offered:
         offers.say_nothing_registered("draw samples")
         return
+    say_if_gone(versions)
     chosen = pick_models(offered, default=offers.newest_dataset, most=9)
     n, seed, temperature = _controls()
     offers.say_unknown(versions)
