@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,21 +12,23 @@ from gdm_core.contract import Batch, TrainingConfig
 
 
 class GradientUpdate:
-    """Adam on `model.loss(batch)["loss"]`, with gradient-norm clipping where asked for.
+    """Adam on `model.loss(batch)["loss"]`.
 
     The learning rate is held for the first half of the phase and then falls linearly towards 0, which on small data
     is worth more than any other setting of the optimiser.
     """
 
-    def __init__(self, model: nn.Module, config: TrainingConfig, clip_norm: float | None = None) -> None:
-        self.model, self.clip_norm, self.learning_rate = model, clip_norm, config.learning_rate
+    def __init__(self, model: nn.Module, config: TrainingConfig) -> None:
+        self.model, self.learning_rate = model, config.learning_rate
         self.optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         for group in self.optimiser.param_groups:
             group["lr"] = self.learning_rate * min(1.0, 2 * (1 - batch.progress))
         metrics = self.model.loss(batch)
-        step(self.optimiser, metrics["loss"], self.clip_norm)
+        self.optimiser.zero_grad(set_to_none=True)
+        metrics["loss"].backward()
+        self.optimiser.step()
         return {name: value.detach() for name, value in metrics.items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -80,16 +82,3 @@ class AdversarialUpdate:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for player, optimiser in self.optimisers.items():
             optimiser.load_state_dict(state[player])
-
-
-def step(optimiser: torch.optim.Optimizer, loss: Tensor, clip_norm: float | None = None) -> None:
-    """One optimiser step down a loss."""
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    if clip_norm is not None:
-        nn.utils.clip_grad_norm_(_parameters(optimiser.param_groups), clip_norm)
-    optimiser.step()
-
-
-def _parameters(groups: Iterable[dict]) -> list[nn.Parameter]:
-    return [parameter for group in groups for parameter in group["params"]]

@@ -56,13 +56,11 @@ class Calibration:
         return Calibration(tensors["mean_image"], scores, scale)
 
 
-def calibrate(
-    model: GenerativeModel, x: Tensor, scorers: Sequence[Scorer] | None = None, mean_image: Tensor | None = None
-) -> Calibration:
+def calibrate(model: GenerativeModel, x: Tensor, scorers: Sequence[Scorer] | None = None) -> Calibration:
     """Score and map the calibration images x (n, C, H, W), which no other decision may have used.
 
-    `scorers` are those that apply, where not given; `mean_image` is that of x. Raises ValueError where there are no
-    images or a normal image's score is NaN or infinite.
+    `scorers` are those that apply, where not given. Raises ValueError where there are no images or a normal image's
+    score is NaN or infinite.
     """
     if not len(x):
         raise ValueError("there are no calibration images")
@@ -72,4 +70,4 @@ def calibrate(
     if bad:
         raise ValueError(f"scores of normal images are NaN or infinite: {', '.join(bad)}; train the model again")
     scale = fit_map_scale(map_images(model, x)) if map_for(model) else None
-    return Calibration((x.mean(0) if mean_image is None else mean_image).detach().cpu(), scores, scale)
+    return Calibration(x.mean(0).detach().cpu(), scores, scale)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -87,9 +87,9 @@ class TreatedSplit:
         return Batch(self.treatment(chosen.images, generator), chosen.labels)
 
 
-def evaluation_images(split: Split, treatment: Treatment, seed: int = 0) -> Tensor:
+def evaluation_images(split: Split, treatment: Treatment) -> Tensor:
     """The split's images (N, C, H, W) in the one fixed draw that likelihoods are computed on, in the split's order."""
-    return treatment(split.images, seeded_generator(seed, "evaluation"))
+    return treatment(split.images, seeded_generator(0, "evaluation"))
 
 
 def digest_of(splits: Mapping[str, Split]) -> str:
@@ -101,13 +101,6 @@ def digest_of(splits: Mapping[str, Split]) -> str:
                 digest.update(f"{name} {kind} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
                 digest.update(memoryview(tensor.contiguous().numpy()).cast("B"))
     return digest.hexdigest()[:16]
-
-
-def join_splits(splits: Sequence[Split]) -> Split:
-    """One split out of several; it has labels if all have."""
-    labels = [split.labels for split in splits if split.labels is not None]
-    images = torch.cat([split.images for split in splits])
-    return Split(images, torch.cat(labels) if len(labels) == len(splits) else None)
 
 
 def _check_stored(name: str, splits: Mapping[str, Split], levels: int) -> None:

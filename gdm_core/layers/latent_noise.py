@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gdm_core.contract import GenerativeModel
+from gdm_core.layers.sampling_arguments import check_count_and_labels
 
 
 def draw_normals(model: GenerativeModel, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
@@ -24,9 +25,6 @@ def draw_normals(model: GenerativeModel, shape: Sequence[int], generator: torch.
 
 def check_latent_sampling(model: GenerativeModel, n: int, labels: Tensor | None, temperature: float) -> None:
     """Raise ValueError for n < 1, for labels and for a negative temperature; 0 is the image of the prior's mean."""
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
-    if labels is not None:
-        raise ValueError(f"labels: {model.name} does not model labels, leave them out")
+    check_count_and_labels(model, n, labels)
     if not (temperature >= 0 and math.isfinite(temperature)):
         raise ValueError(f"temperature must be at least 0 and finite, got {temperature}")

@@ -18,15 +18,20 @@ def draw_uniforms(
     Drawn up front where the generator lives, so that a seed gives the same images on every device.
     Raises ValueError for n < 1, for labels and for a temperature that is not positive.
     """
-    if n < 1:
-        raise ValueError(f"n must be at least 1, got {n}")
-    if labels is not None:
-        raise ValueError(f"labels: {model.name} does not model labels, leave them out")
+    check_count_and_labels(model, n, labels)
     if not (temperature > 0 and math.isfinite(temperature)):
         raise ValueError(f"temperature must be positive and finite, got {temperature}")
     dtype = next(model.parameters()).dtype
     home = "cpu" if generator is None else generator.device
     return torch.rand(n, *model.data_shape, generator=generator, dtype=dtype, device=home).to(model.device)
+
+
+def check_count_and_labels(model: GenerativeModel, n: int, labels: Tensor | None) -> None:
+    """Raise ValueError for n < 1, and for labels: this is for models without."""
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    if labels is not None:
+        raise ValueError(f"labels: {model.name} does not model labels, leave them out")
 
 
 def check_completion(model: GenerativeModel, x: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
