@@ -35,7 +35,7 @@ def paired_difference(first: numpy.ndarray, second: numpy.ndarray) -> PairedDiff
     return PairedDifference(first - second)
 
 
-def difference_figure(difference: PairedDifference, first: str, second: str) -> go.Figure:
+def difference_figure(difference: PairedDifference) -> go.Figure:
     """A histogram of the per-image differences with the mean and the zero line."""
     figure = go.Figure(
         go.Histogram(

@@ -143,7 +143,7 @@ def _show_difference(difference: PairedDifference, first: ModelVersion, second: 
     left.caption(f"nats per image, {len(difference.values)} paired test images, {plain(first.treatment)}")
     left.markdown(plain(pairs.in_words(difference, first, second)))
     right.plotly_chart(
-        difference_figure(difference, *names), key="difference", config={"displayModeBar": False},
+        difference_figure(difference), key="difference", config={"displayModeBar": False},
         alt=f"Per-image differences between {names[0]} and {names[1]}",
     )  # fmt: skip
 

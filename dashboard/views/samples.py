@@ -80,12 +80,12 @@ def _forget_others(drawn: list[Drawn]) -> None:
 
 def _grids(drawn: list[Drawn], seed: int) -> None:
     columns = st.columns(min(COLUMNS, len(drawn)), gap="medium")
-    for index, (version, loaded, job) in enumerate(drawn):
+    for index, (version, _, job) in enumerate(drawn):
         with columns[index % len(columns)], st.container(key=f"samples_{index}"):
-            _grid(version, loaded, job, seed)
+            _grid(version, job, seed)
 
 
-def _grid(version: ModelVersion, loaded: LoadedModel, job: Job, seed: int) -> None:
+def _grid(version: ModelVersion, job: Job, seed: int) -> None:
     aliases = ", ".join(version.aliases)
     st.markdown(f"**{plain(version_name(version))}**" + (f" :gray[{plain(aliases)}]" if aliases else ""))
     finished = show_state(job, _key(version), partial(session_jobs().forget, _key(version)))
