@@ -62,7 +62,7 @@ def _offer_roll_back(version: ModelVersion) -> None:
 
 def _ask(label: str, question: str, answer: str, icon: str, write: Callable[[], None]) -> None:
     """A button that asks before it writes; afterwards the page is drawn anew."""
-    with st.popover(label, icon=icon):
+    with st.container(key=f"ask {label}"), st.popover(label, icon=icon):  # a key, lest the next question open by itself
         st.markdown(plain(question))
         if st.button(answer, type="primary", key=f"confirm {label}"):
             with boundary():
