@@ -92,6 +92,8 @@ def test_other_formats_are_refused_even_under_a_png_name(kind: str) -> None:
         decode_image(encode(noise_image(32, 32, "RGB"), kind), "a.png")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")  # a damaged tag, which it skips
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # refused right after
 @pytest.mark.parametrize(
     "data, words",
     [
