@@ -47,23 +47,22 @@ def select(versions: Sequence[ModelVersion], shown: str) -> list[ModelVersion]:
 
 
 def pick_models(
-    versions: Sequence[ModelVersion], label: str = "Models", key: str = "models",
-    default: Callable[[Sequence[ModelVersion]], Sequence[ModelVersion]] = lambda versions: versions[:3],
-    most: int | None = None, help: str | None = None,
+    versions: Sequence[ModelVersion], default: Callable[[Sequence[ModelVersion]], Sequence[ModelVersion]],
+    most: int | None = None,
 ) -> list[ModelVersion]:  # fmt: skip
     """A picker of several versions, restored from the address (?models=digits-nade/3); in the order chosen."""
     known = {version_name(version): version for version in versions}
     standard = [version_name(version) for version in default(versions)][:most]
-    return [known[name] for name in pick_some(label, list(known), standard, key, most=most, help=help)]
+    return [known[name] for name in pick_some("Models", list(known), standard, "models", most=most)]
 
 
 def pick_model(
-    versions: Sequence[ModelVersion], label: str = "Model", key: str = "model", index: int = 0, help: str | None = None
+    versions: Sequence[ModelVersion], label: str = "Model", key: str = "model", index: int = 0
 ) -> ModelVersion | None:
     """A picker of one version, restored from the address; None where there is nothing to choose from."""
     known = {version_name(version): version for version in versions}
     names = list(known)
-    chosen = pick_one(label, names, names[min(index, len(names) - 1)] if names else None, key, help=help)
+    chosen = pick_one(label, names, names[min(index, len(names) - 1)] if names else None, key)
     return known.get(chosen) if chosen else None
 
 
@@ -100,8 +99,7 @@ def pick_one(
 ) -> str | None:
     """A picker of one option, restored from the address; `standard` where the address names none of them.
 
-    It has no default of its own, because Streamlit leaves a default out of the address: the link would then change its
-    meaning with the next registered model.
+    A picker that nobody touched stays out of the address: such a link shows what is standard on the day it is opened.
     """
     chosen = st.session_state.get(key)
     if chosen not in options and (chosen is not None or st.query_params.get(key) not in options):
