@@ -32,9 +32,6 @@ def main() -> None:
             raise
         typer.secho(f"error: {error}", fg="red", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.secho("stopped; `--resume RUN_ID` goes on from the last checkpoint", err=True)
-        sys.exit(130)
 
 
 @app.command()
@@ -199,6 +196,10 @@ def _finish(run: object, checkpoint_seconds: float) -> None:
     from pipelines.progress_bar import ProgressBar
     from pipelines.report import result_report
 
-    with ProgressBar() as bar:
-        result = run(checkpoint_seconds=checkpoint_seconds, watch=bar, announce=bar.announce)  # type: ignore[operator]
+    try:
+        with ProgressBar() as bar:
+            result = run(checkpoint_seconds=checkpoint_seconds, watch=bar, announce=bar.announce)  # type: ignore[operator]
+    except KeyboardInterrupt:  # here, because Typer would end the program without a word
+        typer.secho("stopped; `train --resume RUN_ID` goes on from the last checkpoint", err=True)
+        raise typer.Exit(130) from None
     typer.echo(result_report(result))
