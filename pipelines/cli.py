@@ -193,9 +193,11 @@ def _key_values(pairs: list[str]) -> dict[str, str]:
 
 def _finish(run: object, checkpoint_seconds: float) -> None:
     """Run with a progress bar, then say what came out."""
+    from pipelines.interruption import end_like_ctrl_c
     from pipelines.progress_bar import ProgressBar
     from pipelines.report import result_report
 
+    end_like_ctrl_c()
     try:
         with ProgressBar() as bar:
             result = run(checkpoint_seconds=checkpoint_seconds, watch=bar, announce=bar.announce)  # type: ignore[operator]

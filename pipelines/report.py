@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from pipelines.tracker import OFFLINE_VERSION
+
 if TYPE_CHECKING:
     from gdm_core.likelihoods import Likelihood
     from pipelines.offline import ImportReport
@@ -14,7 +16,9 @@ if TYPE_CHECKING:
 def result_report(result: RunResult) -> str:
     """A finished run in a few lines."""
     test = result.evaluation.likelihoods["test"]
-    lines = [f"registered {result.name} version {result.version} after {result.training_seconds:.1f} s of training"]
+    offline = result.version == OFFLINE_VERSION
+    kept = f"kept for the import of {result.name}" if offline else f"registered {result.name} version {result.version}"
+    lines = [f"{kept} after {result.training_seconds:.1f} s of training"]
     if test.kind != "none":
         lines.append(f"test log-likelihood {numbers(test)}, {result.evaluation.treatment.label}")
     if result.evaluation.frechet is not None:
@@ -38,12 +42,11 @@ def numbers(record: Likelihood) -> str:
 def likelihood_report(uri: str, split: str, k: int, temperatures: int) -> dict[str, Any]:
     """A registered model's likelihood on a split of its data set, computed now."""
     from gdm_core.data import load_dataset
-    from gdm_core.data.dataset import SPLIT_NAMES
     from pipelines.evaluation import split_likelihood
     from pipelines.registry_reader import load_registered
 
-    if split not in SPLIT_NAMES:
-        raise ValueError(f"split must be one of {', '.join(SPLIT_NAMES)}, got {split!r}")
+    if split not in ("validation", "test"):  # calibration images serve p-values and nothing else
+        raise ValueError(f"split must be validation or test, got {split!r}")
     stored = load_registered(uri)
     dataset = load_dataset(**stored.card.dataset["specification"])
     if dataset.digest != stored.card.dataset["digest"]:

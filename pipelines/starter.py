@@ -63,9 +63,11 @@ def train_starter_set() -> bool:
 def train_recipe(recipe: Recipe) -> str:
     """Train, evaluate and register one recipe; returns its report. Runs in a worker process."""
     from pipelines.configuration import resolve
+    from pipelines.interruption import end_like_ctrl_c
     from pipelines.report import result_report
     from pipelines.training_run import start_run
 
+    end_like_ctrl_c()
     configuration, data = resolve(
         recipe.model, DATASET, arguments=recipe.arguments, threads=1, device="cpu", **recipe.training
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,24 @@ def test_a_better_version_becomes_champion_and_a_worse_one_does_not(trained: str
     assert "digits-nade" in call("list").stdout
     other = call("train", "nade", *TINY, "--treatment", "dynamic")
     assert "champion: no" in other.stdout and "pixel treatment differ" in other.stdout
+
+
+def test_calibration_images_are_for_p_values_alone(trained: str) -> None:
+    with pytest.raises(ValueError, match="validation or test"):
+        call("evaluate", "digits-nade", "--split", "calibration")
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_is_marked_and_says_how_to_go_on(sent: int, monkeypatch: pytest.MonkeyPatch, store) -> None:
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr("pipelines.progress_bar.ProgressBar.__call__", lambda *_: os.kill(os.getpid(), sent))
+    try:
+        stopped = call("train", "nade", *TINY)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert stopped.exit_code == 130 and "--resume RUN_ID" in stopped.output
+    assert runs()[0].status == "KILLED"
 
 
 def test_a_model_without_likelihood_waits_for_a_hand(store) -> None:
