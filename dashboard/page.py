@@ -152,8 +152,7 @@ def link(name: str, label: str, **query: Any) -> None:
 
 def store_note() -> None:
     """Where runs and models are kept, and the way into MLflow's own pages."""
-    st.caption("Runs and models are kept in")
-    st.code(shown_address(store_address()), language=None, wrap_lines=True)
+    st.caption(f"Runs and models are kept in  \n{plain(shown_address(store_address()))}")
     if address := mlflow_address():
         st.link_button("Open MLflow", address, icon=":material/open_in_new:", width="stretch")
 
