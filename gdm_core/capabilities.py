@@ -113,6 +113,29 @@ class Completes(Protocol):
         """Fill in the pixels where `known` (1 or N, 1, H, W; 0 or 1) is 0; known pixels come back unchanged."""
         ...
 
+    def completion_is_exact(self, known: Tensor) -> bool:
+        """Whether `complete` draws from p(unknown | known) for these masks, and not only near it."""
+        ...
+
+
+@runtime_checkable
+class CompletesStepwise(Protocol):
+    def complete_steps(
+        self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Iterator[Tensor]:
+        """Yield images (N, C, H, W) as they form; the last is what `complete` returns for the same generator."""
+        ...
+
+
+@runtime_checkable
+class PixelConditional(Protocol):
+    def conditional(self, x: Tensor, row: int, column: int, values: Tensor) -> Tensor:
+        """log p(x_{c, row, column} = value | predecessors) for each colour and value (V,), (N, C, V).
+
+        In nats; of `real` pixels the log-density.
+        """
+        ...
+
 
 @runtime_checkable
 class Filters(Protocol):
@@ -139,7 +162,8 @@ CAPABILITIES: dict[str, type] = {
     protocol.__name__: protocol
     for protocol in (
         Samples, SamplesStepwise, ExactLikelihood, PixelLikelihood, LatentLikelihood, Energy, Anneals, Enumerates,
-        Encodes, Decodes, Reconstructs, Completes, Filters, Discriminates, SurpriseMap,
+        Encodes, Decodes, Reconstructs, Completes, CompletesStepwise, PixelConditional, Filters, Discriminates,
+        SurpriseMap,
     )
 }  # fmt: skip
 

@@ -23,6 +23,7 @@ from gdm_core.capabilities import (
     CAPABILITIES,
     Anneals,
     Completes,
+    CompletesStepwise,
     Decodes,
     Discriminates,
     Encodes,
@@ -31,6 +32,7 @@ from gdm_core.capabilities import (
     ExactLikelihood,
     Filters,
     LatentLikelihood,
+    PixelConditional,
     PixelLikelihood,
     Reconstructs,
     Samples,
@@ -41,9 +43,10 @@ from gdm_core.capabilities import (
 )
 
 __all__ = [
-    "CAPABILITIES", "PIXEL_KINDS", "Anneals", "Batch", "Completes", "Decodes", "Discriminates", "Encodes", "Energy",
-    "Enumerates", "ExactLikelihood", "Filters", "GenerativeModel", "LatentLikelihood", "Phase", "PixelLikelihood",
-    "Reconstructs", "Samples", "SamplesStepwise", "SurpriseMap", "TrainingConfig", "Update", "capabilities", "has",
+    "CAPABILITIES", "PIXEL_KINDS", "Anneals", "Batch", "Completes", "CompletesStepwise", "Decodes", "Discriminates",
+    "Encodes", "Energy", "Enumerates", "ExactLikelihood", "Filters", "GenerativeModel", "LatentLikelihood", "Phase",
+    "PixelConditional", "PixelLikelihood", "Reconstructs", "Samples", "SamplesStepwise", "SurpriseMap",
+    "TrainingConfig", "Update", "capabilities", "has",
 ]  # fmt: skip
 
 PIXEL_KINDS = ("binary", "levels", "real")

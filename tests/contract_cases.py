@@ -92,6 +92,10 @@ def images_of(model: GenerativeModel, n: int) -> tuple:
     return (n, *model.data_shape)
 
 
+def values_of(model: GenerativeModel) -> int:
+    return 7 if model.pixels == "real" else model.levels
+
+
 ANY = -1  # a size that the model decides
 USES: dict[str, Use] = {
     "Samples": Use(lambda m, x, g: m.sample(len(x), generator=g), images_of, reads_images=False),
@@ -112,6 +116,14 @@ USES: dict[str, Use] = {
     "Decodes": Use(lambda m, x, g: m.decode(m.sample_latent(len(x), generator=g)), images_of, reads_images=False),
     "Reconstructs": Use(lambda m, x, g: m.reconstruct(x), images_of),
     "Completes": Use(lambda m, x, g: m.complete(x, halfway(m), generator=g), images_of, images_axis=None),
+    "CompletesStepwise": Use(
+        lambda m, x, g: torch.stack(list(m.complete_steps(x, halfway(m), generator=g))),
+        lambda m, n: (ANY, n, *m.data_shape), images_axis=None,
+    ),
+    "PixelConditional": Use(
+        lambda m, x, g: m.conditional(x, 1, 2, torch.linspace(0, 1, values_of(m))),
+        lambda m, n: (n, m.data_shape[0], values_of(m)),
+    ),
     "Filters": Use(lambda m, x, g: m.filters(), lambda m, n: (ANY, *m.data_shape), reads_images=False),
     "Discriminates": Use(lambda m, x, g: m.critic(x), per_image),
     "SurpriseMap": Use(lambda m, x, g: m.surprise_map(x), per_pixel),

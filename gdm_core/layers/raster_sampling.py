@@ -27,43 +27,66 @@ class IncrementalNetwork(Protocol):
         ...
 
 
+class Given:
+    """Images of which some pixels are known: x (n, C, H, W) where `known` (n, 1, H, W) is true.
+
+    `log_weight` (n,) adds up log p(known value | values before it), at temperature 1, as the images are drawn.
+    """
+
+    def __init__(self, x: Tensor, known: Tensor) -> None:
+        self.x, self.known = _pixel_first(x), _pixel_first(known.expand_as(x))  # (H, W, C, n)
+        self.log_weight = x.new_zeros(len(x))
+
+    def take(self, place: tuple[int, int, int], values: Tensor, log_prob: Tensor) -> Tensor:
+        """The drawn values (n,), with the known ones in their place."""
+        known = self.known[place]
+        self.log_weight += torch.where(known, log_prob, 0)
+        return torch.where(known, self.x[place], values)
+
+
 def sample_in_raster_order(
     network: IncrementalNetwork,
     distribution: PixelDistribution,
     uniforms: Tensor,
     temperature: float = 1.0,
-    x: Tensor | None = None,
-    known: Tensor | None = None,
+    given: Given | None = None,
+    pixel_by_pixel: bool = False,
 ) -> Iterator[Tensor]:
-    """Draw images from uniforms (n, C, H, W), yielding them after every row (pixels still to come are 0).
+    """Draw images from uniforms (n, C, H, W), yielding them after every row or pixel; pixels still to come are 0.
 
-    Where `known` (n, 1, H, W) is true the value of x is taken instead of a draw.
+    What is `given` is taken instead of a draw.
     """
-    given = None if x is None or known is None else (_pixel_first(x), _pixel_first(known.expand_as(x)))
     noise, images = _pixel_first(uniforms), torch.zeros_like(_pixel_first(uniforms))  # (H, W, C, n)
-    for row in range(images.shape[0]):
-        row_given = None if given is None else (given[0][row], given[1][row])
-        _sample_row(network, distribution, noise[row], images[row], temperature, row_given)
-        yield images.permute(3, 2, 0, 1).contiguous()
+    height, width, _, _ = images.shape
+    for row in range(height):
+        with torch.inference_mode():
+            network.begin_row()
+        for column in range(width):
+            _sample_pixel(network, distribution, noise, images, temperature, (row, column), given)
+            if pixel_by_pixel or column == width - 1:
+                yield images.permute(3, 2, 0, 1).contiguous()
 
 
 @torch.inference_mode()
-def _sample_row(
+def _sample_pixel(
     network: IncrementalNetwork,
     distribution: PixelDistribution,
     noise: Tensor,
-    row: Tensor,
+    images: Tensor,
     temperature: float,
-    given: tuple[Tensor, Tensor] | None,
+    pixel: tuple[int, int],
+    given: Given | None,
 ) -> None:
-    network.begin_row()
-    for column in range(row.shape[0]):
-        for colour in range(row.shape[1]):
-            values = distribution.sample(network.logits(column, colour), noise[column, colour], temperature)
-            if given is not None:
-                values = torch.where(given[1][column, colour], given[0][column, colour], values)
-            row[column, colour] = values
-            network.write(values, column, colour)
+    """Draw the colours of one pixel of all images and tell the network."""
+    row, column = pixel
+    for colour in range(images.shape[2]):
+        place = (row, column, colour)
+        logits = network.logits(column, colour)
+        values = distribution.sample(logits, noise[place], temperature)
+        if given is not None:
+            values = given.take(place, values, distribution.log_prob(logits, given.x[place]))
+        images[place] = values
+        network.write(values, column, colour)
 
 
 def _pixel_first(x: Tensor) -> Tensor:

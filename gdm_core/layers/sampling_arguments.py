@@ -49,3 +49,16 @@ def check_completion(model: GenerativeModel, x: Tensor, known: Tensor) -> tuple[
         model.check_images(x)  # raises, saying which shape it takes
     mask = known.bool().expand(x.shape[0], -1, -1, -1)
     return model.check_images(torch.where(mask, x, torch.zeros_like(x))), mask
+
+
+def known_pixels_come_first(known: Tensor) -> bool:
+    """Whether in every mask (N, 1, H, W) the known pixels are a prefix of the raster order."""
+    flat = known.flatten(1).bool()
+    return bool((flat[:, :-1] | ~flat[:, 1:]).all())
+
+
+def check_place(model: GenerativeModel, row: int, column: int) -> None:
+    """Raise ValueError for a pixel outside the image."""
+    _, height, width = model.data_shape
+    if not (0 <= row < height and 0 <= column < width):
+        raise ValueError(f"row and column must lie in {height} x {width} pixels, got {row} and {column}")

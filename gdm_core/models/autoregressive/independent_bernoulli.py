@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gdm_core.contract import Batch, GenerativeModel, Phase, TrainingConfig
 from gdm_core.layers.pixel_distribution import Bernoulli
-from gdm_core.layers.sampling_arguments import check_completion, draw_uniforms
+from gdm_core.layers.sampling_arguments import check_completion, check_place, draw_uniforms
 from gdm_core.registry import register
 
 
@@ -57,6 +57,17 @@ class IndependentBernoulli(GenerativeModel):
         """Fill in the pixels where `known` (1 or N, 1, H, W) is 0: exact for any mask, pixels being independent."""
         x, mask = check_completion(self, x, known)
         return torch.where(mask, x, self.sample(len(x), None, temperature, generator)) if len(x) else x
+
+    def completion_is_exact(self, known: Tensor) -> bool:
+        """Always."""
+        return True
+
+    @torch.no_grad()
+    def conditional(self, x: Tensor, row: int, column: int, values: Tensor) -> Tensor:
+        """log p(x_{c, row, column} = value), (N, C, V): the same whatever the predecessors."""
+        check_place(self, row, column)
+        logits = self.logit[:, row, column, None, None]  # (C, 1, 1)
+        return Bernoulli().log_prob(logits, values.to(logits)).expand(len(self.check_images(x)), -1, -1)
 
 
 class CountingUpdate:

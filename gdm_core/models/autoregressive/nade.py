@@ -11,15 +11,14 @@ stochastic gradient descent; the D x H activations of long inputs are recomputed
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from gdm_core.contract import Batch, GenerativeModel, TrainingConfig
+from gdm_core.contract import TrainingConfig
 from gdm_core.layers.pixel_distribution import Bernoulli
-from gdm_core.layers.raster_sampling import sample_in_raster_order
-from gdm_core.layers.sampling_arguments import check_completion, draw_uniforms
+from gdm_core.layers.raster_model import RasterModel
 from gdm_core.layers.shared_hidden_units import SharedHiddenUnits
 from gdm_core.registry import register
 
@@ -27,7 +26,7 @@ FEW = 64  # dimensions up to which all hidden units are held at once
 
 
 @register("nade", family="autoregressive", paper="Larochelle and Murray, 2011")
-class NADE(GenerativeModel):
+class NADE(RasterModel):
     """NADE over binary pixels in raster order (colours in order within a pixel).
 
     Parameters: `weight` (D, H), `hidden_bias` (H), `output_weight` (D, H), `visible_bias` (D); all unconstrained.
@@ -39,6 +38,7 @@ class NADE(GenerativeModel):
 
     def __init__(self, data_shape: Sequence[int], hidden_units: int = 128) -> None:
         super().__init__(data_shape)
+        self.distribution = Bernoulli()
         if hidden_units < 1:
             raise ValueError(f"hidden_units must be at least 1, got {hidden_units}")
         size, scale = (self.dimensions, hidden_units), 1 / math.sqrt(self.dimensions)
@@ -48,55 +48,16 @@ class NADE(GenerativeModel):
         self.visible_bias = nn.Parameter(torch.zeros(self.dimensions))
 
     def logits(self, x: Tensor) -> Tensor:
-        """The logits of p(x_d = 1 | x_{<d}), (N, C, H, W)."""
+        """The logits of p(x_d = 1 | x_{<d}), (N, C, H, W, 1)."""
         v = x.permute(0, 2, 3, 1).flatten(1)  # (N, D)
         way = _all_at_once if self.dimensions <= FEW else SharedHiddenUnits.apply
         logits = way(v, self.weight, self.output_weight, self.hidden_bias, self.visible_bias)
         channels, height, width = self.data_shape
-        return logits.unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)
+        return logits.unflatten(1, (height, width, channels)).permute(0, 3, 1, 2)[..., None]
 
-    def log_prob_map(self, x: Tensor) -> Tensor:
-        """log p(x_i | predecessors) in nats, summed over colours, (N, 1, H, W)."""
-        logits = self.logits(self.check_images(x))
-        return Bernoulli().log_prob(logits[..., None], x).sum(1, keepdim=True)
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """log p(x) in nats, (N,), exact."""
-        return self.log_prob_map(x).flatten(1).sum(1)
-
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The mean negative log-likelihood, nats per image."""
-        return {"loss": -self.log_prob(batch.images).mean()}
-
-    def sample(
-        self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Draw n images (n, C, H, W) in O(D H) each; every conditional is sigmoid(logit / temperature)."""
-        *_, images = self.sample_steps(n, labels, temperature, generator)
-        return images
-
-    def sample_steps(
-        self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> Iterator[Tensor]:
-        """Yield the images after every row; pixels still to come are 0."""
-        uniforms = draw_uniforms(self, n, labels, temperature, generator)
-        yield from sample_in_raster_order(IncrementalNADE(self, n), Bernoulli(), uniforms, temperature)
-
-    def complete(
-        self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Fill in the pixels where `known` (1 or N, 1, H, W) is 0, keeping the others; x is not read there.
-
-        Exact where the known pixels are the first in raster order; otherwise approximate: an unknown pixel is drawn
-        given the known and drawn ones before it, and knows nothing of those after it.
-        """
-        x, mask = check_completion(self, x, known)
-        if not len(x):
-            return x
-        uniforms = draw_uniforms(self, len(x), None, temperature, generator)
-        steps = sample_in_raster_order(IncrementalNADE(self, len(x)), Bernoulli(), uniforms, temperature, x, mask)
-        *_, images = steps
-        return images
+    def incremental(self, n: int) -> IncrementalNADE:
+        """The network one dimension at a time, for n images in O(D H) each."""
+        return IncrementalNADE(self, n)
 
 
 def _all_at_once(v: Tensor, weight: Tensor, output_weight: Tensor, hidden_bias: Tensor, visible_bias: Tensor) -> Tensor:

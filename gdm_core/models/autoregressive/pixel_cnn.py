@@ -15,18 +15,17 @@ whole image for every pixel, with the same result.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gdm_core.contract import Batch, GenerativeModel, TrainingConfig
+from gdm_core.contract import TrainingConfig
 from gdm_core.layers.causal_convolution import CausalConvolution, ConvolutionCache
 from gdm_core.layers.pixel_distribution import distribution_of
-from gdm_core.layers.raster_sampling import sample_in_raster_order
-from gdm_core.layers.sampling_arguments import check_completion, draw_uniforms
+from gdm_core.layers.raster_model import RasterModel
 from gdm_core.registry import register
 
 
@@ -51,7 +50,7 @@ class ResidualBlock(nn.Module):
 
 
 @register("pixel_cnn", family="autoregressive", paper="van den Oord et al., 2016")
-class PixelCNN(GenerativeModel):
+class PixelCNN(RasterModel):
     """PixelCNN with `blocks` residual blocks of 2 * `channels` features.
 
     `channels` must be at least the number of colours: features are split into one group per colour.
@@ -103,48 +102,13 @@ class PixelCNN(GenerativeModel):
         y = self.output(y)  # (N, C * parameters, H, W)
         return y.unflatten(1, (x.shape[1], -1)).movedim(2, -1)
 
-    def log_prob_map(self, x: Tensor) -> Tensor:
-        """log p(x_i | predecessors) in nats, summed over colours, (N, 1, H, W)."""
-        return self.distribution.log_prob(self.logits(self.check_images(x)), x).sum(1, keepdim=True)
+    def training_logits(self, x: Tensor) -> Tensor:
+        """The same with dropout in training mode."""
+        return self._network(x, self.dropout if self.training else 0.0)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """log p(x) in nats, (N,), exact."""
-        return self.log_prob_map(x).flatten(1).sum(1)
-
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The mean negative log-likelihood, nats per image; with dropout in training mode, and only here."""
-        x = self.check_images(batch.images)
-        logits = self._network(x, self.dropout if self.training else 0.0)
-        return {"loss": -self.distribution.log_prob(logits, x).sum() / len(x)}
-
-    def sample(
-        self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Draw n images (n, C, H, W). Each conditional is softmax(logits / temperature)."""
-        return _last(self.sample_steps(n, labels, temperature, generator))
-
-    def sample_steps(
-        self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> Iterator[Tensor]:
-        """Yield the images after every row; pixels still to come are 0."""
-        uniforms = draw_uniforms(self, n, labels, temperature, generator)
-        yield from sample_in_raster_order(IncrementalPixelCNN(self, n), self.distribution, uniforms, temperature)
-
-    def complete(
-        self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Fill in the pixels where `known` (1 or N, 1, H, W) is 0, keeping the others; x is not read there.
-
-        Each unknown pixel is drawn given the known and drawn ones *before* it. Where the known pixels are the first in
-        raster order this is an exact draw of p(unknown | known); for any other mask it is approximate, because a draw
-        does not know of known pixels after it.
-        """
-        x, mask = check_completion(self, x, known)
-        if not len(x):
-            return x
-        uniforms = draw_uniforms(self, len(x), None, temperature, generator)
-        network = IncrementalPixelCNN(self, len(x))
-        return _last(sample_in_raster_order(network, self.distribution, uniforms, temperature, x, mask))
+    def incremental(self, n: int) -> IncrementalPixelCNN:
+        """The network one pixel at a time, for n images."""
+        return IncrementalPixelCNN(self, n)
 
 
 class IncrementalPixelCNN:
@@ -193,8 +157,3 @@ def _by_place(layer: CausalConvolution, place: Tensor | None) -> list[list[tuple
 def _relu_then(cache: ConvolutionCache, h: Tensor, column: int, colour: int) -> Tensor:
     torch.clamp_min(h, 0, out=cache.slots[colour][column])
     return cache.step(column, colour)
-
-
-def _last(images: Iterator[Tensor]) -> Tensor:
-    *_, last = images
-    return last

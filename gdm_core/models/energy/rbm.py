@@ -141,6 +141,10 @@ class RestrictedBoltzmannMachine(GenerativeModel):
             v = torch.where(held, fixed, self.gibbs_step(v, temperature, generator))
         return v.view_as(x)
 
+    def completion_is_exact(self, known: Tensor) -> bool:
+        """Where there is nothing to draw: a Gibbs chain only comes near its distribution."""
+        return bool(known.all())
+
     def _uniforms(self, n: int, generator: torch.Generator | None) -> tuple[Tensor, ...]:
         """One uniform per unit in one draw: (n, hidden) and (n, D). A generator draws on its own device."""
         device = self.device if generator is None else generator.device

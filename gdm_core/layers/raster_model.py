@@ -1,0 +1,114 @@
+"""What every density over pixels in raster order has, given its network in two forms.
+
+    log p(x) = sum_i log p(x_i | x_{<i}),    i in raster order, colour after colour within a pixel
+
+A model supplies `distribution` (of one value given its logits), `logits(x)` (all values at once) and `incremental(n)`
+(one value after another). Likelihood, map, loss, samples and completions follow, the same for all of them: this is the
+one class that stands between models and `GenerativeModel`, because a dozen would otherwise repeat it word by word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from gdm_core.contract import Batch, GenerativeModel
+from gdm_core.layers.pixel_distribution import PixelDistribution
+from gdm_core.layers.raster_sampling import Given, IncrementalNetwork, sample_in_raster_order
+from gdm_core.layers.sampling_arguments import check_completion, check_place, draw_uniforms, known_pixels_come_first
+
+PARTICLES = 16  # candidates that a completion is chosen from where it cannot be drawn exactly
+
+
+class RasterModel(GenerativeModel):
+    """A `GenerativeModel` with exact conditionals in raster order; its class supplies the three members named first."""
+
+    distribution: PixelDistribution
+    logits: Callable[[Tensor], Tensor]  # x -> the logits of p(x_i | x_{<i}) for every value, (N, C, H, W, parameters)
+    incremental: Callable[[int], IncrementalNetwork]  # n -> the same network one value after another, for n images
+
+    def training_logits(self, x: Tensor) -> Tensor:
+        """The logits while learning; a model with dropout has it here, and only here."""
+        return self.logits(x)
+
+    def log_prob_map(self, x: Tensor) -> Tensor:
+        """log p(x_i | predecessors) in nats, summed over colours, (N, 1, H, W)."""
+        return self.distribution.log_prob(self.logits(self.check_images(x)), x).sum(1, keepdim=True)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """log p(x) in nats, (N,), exact."""
+        return self.log_prob_map(x).flatten(1).sum(1)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """The mean negative log-likelihood, nats per image."""
+        x = self.check_images(batch.images)
+        return {"loss": -self.distribution.log_prob(self.training_logits(x), x).sum() / len(x)}
+
+    def conditional(self, x: Tensor, row: int, column: int, values: Tensor) -> Tensor:
+        """log p(x_{c, row, column} = value | predecessors) for each colour and value (V,), (N, C, V)."""
+        check_place(self, row, column)
+        logits = self.logits(self.check_images(x))[:, :, row, column, None]  # (N, C, 1, parameters)
+        shape = (*logits.shape[:2], len(values))
+        return self.distribution.log_prob(logits.expand(*shape, -1), values.to(logits).expand(shape))
+
+    def sample(
+        self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw n images (n, C, H, W); every conditional is tempered alone."""
+        *_, images = self.sample_steps(n, labels, temperature, generator)
+        return images
+
+    def sample_steps(
+        self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Iterator[Tensor]:
+        """Yield the images after every row; pixels still to come are 0."""
+        uniforms = draw_uniforms(self, n, labels, temperature, generator)
+        yield from sample_in_raster_order(self.incremental(n), self.distribution, uniforms, temperature)
+
+    def completion_is_exact(self, known: Tensor) -> bool:
+        """Whether `complete` draws from p(unknown | known): where no known pixel comes after an unknown one."""
+        return known_pixels_come_first(known)
+
+    def complete(
+        self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Fill in the pixels where `known` (1 or N, 1, H, W) is 0, keeping the others; x is not read there.
+
+        Each unknown pixel is drawn given those before it. Where a known pixel comes after an unknown one such a draw
+        does not know of it: then one of several candidates is chosen, with probability proportional to that of the
+        known pixels given what was drawn (sampling, importance resampling), which is approximate.
+        """
+        *_, images = self.complete_steps(x, known, temperature, generator)
+        return images
+
+    def complete_steps(
+        self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Iterator[Tensor]:
+        """Yield the completion after every pixel; unknown pixels still to come are 0, and the last one is complete's.
+
+        An approximate completion is only known when all candidates are drawn, so its steps all come at the end.
+        """
+        x, mask = check_completion(self, x, known)
+        if not len(x):
+            yield x
+            return
+        particles = 1 if self.completion_is_exact(known) else PARTICLES
+        uniforms = draw_uniforms(self, len(x) * particles, None, temperature, generator)
+        choice = draw_uniforms(self, len(x), None, temperature, generator).flatten(1)[:, :1] if particles > 1 else None
+        given = Given(x.repeat_interleave(particles, 0), mask.repeat_interleave(particles, 0))
+        network = self.incremental(len(uniforms))
+        steps = sample_in_raster_order(network, self.distribution, uniforms, temperature, given, pixel_by_pixel=True)
+        if choice is None:
+            yield from (torch.where(mask, x, images) for images in steps)
+            return
+        candidates = [images.unflatten(0, (len(x), particles)) for images in steps]
+        chosen = choose(given.log_weight.view(len(x), particles), choice)
+        rows = torch.arange(len(x), device=x.device)
+        yield from (torch.where(mask, x, images[rows, chosen]) for images in candidates)
+
+
+def choose(log_weights: Tensor, uniforms: Tensor) -> Tensor:
+    """The index of one candidate per row, (N,), with probability proportional to exp(log_weights) (N, candidates)."""
+    return (uniforms >= log_weights.softmax(1).cumsum(1)[:, :-1]).sum(1)

@@ -1,0 +1,79 @@
+"""The autoregressive models as the laws try them: built small, every image there is, and what is likely by chance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+import gdm_core.models  # noqa: F401  (registers every model)
+from gdm_core.contract import Batch, GenerativeModel
+from gdm_core.registry import build_model
+
+GREY_BINARY, GREY_LEVELS, COLOUR, EIGHT_BIT = (1, 3, 3), (1, 2, 2), (3, 1, 2), (1, 1, 2)
+
+# Every model of the family, built small for an image shape and a number of levels; one line each.
+BUILDERS: dict[str, Callable[[tuple, int], GenerativeModel]] = {
+    "pixel_cnn": lambda shape, levels: build_model("pixel_cnn", shape, channels=4, blocks=2, **pixels_of(levels)),
+    "pixel_cnn with places": lambda shape, levels: build_model(
+        "pixel_cnn", shape, channels=3, blocks=1, position_bias=True, **pixels_of(levels)
+    ),
+    "nade": lambda shape, levels: build_model("nade", shape, hidden_units=6),
+    "independent_bernoulli": lambda shape, levels: build_model("independent_bernoulli", shape),
+}
+BINARY_ONLY = {"nade", "independent_bernoulli"}
+SHORT_SIGHTED = {"pixel_cnn", "pixel_cnn with places", "independent_bernoulli"}  # do not see every pixel before
+LEVEL_MODELS = [name for name in BUILDERS if name not in BINARY_ONLY]
+
+
+def pixels_of(levels: int) -> dict:
+    return {"pixels": "binary"} if levels == 2 else {"pixels": "levels", "levels": levels}
+
+
+def random_model(name: str, shape: tuple, levels: int = 2, scale: float = 1.5) -> GenerativeModel:
+    """A model in float64 whose parameters are stretched, so that its pixels depend on each other markedly."""
+    model = BUILDERS[name](shape, levels).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.3).mul_(scale)
+    return model
+
+
+def all_images(shape: tuple, levels: int = 2) -> Tensor:
+    values = torch.arange(levels, dtype=torch.float64) / (levels - 1)
+    return torch.cartesian_prod(*[values] * math.prod(shape)).view(-1, *shape)
+
+
+def chi_square_bound(cells: int) -> float:
+    """About the 1 - 1e-5 quantile of chi-square with cells - 1 degrees of freedom (Wilson and Hilferty, 1931)."""
+    freedom = cells - 1
+    return freedom * (1 - 2 / (9 * freedom) + 4.265 * math.sqrt(2 / (9 * freedom))) ** 3
+
+
+def chi_square(drawn: Tensor, images: Tensor, log_prob: Tensor) -> tuple[float, float]:
+    """The statistic and its bound; cells expected fewer than 5 times are put together."""
+    levels = images.unique().numel()
+    weights = levels ** torch.arange(images[0].numel()).flip(0)
+    counts = torch.bincount(
+        ((drawn.flatten(1) * (levels - 1)).round().long() * weights).sum(1), minlength=len(images)
+    ).double()
+    expected = log_prob.exp() * len(drawn)
+    rare = expected < 5
+    counts = torch.cat([counts[~rare], counts[rare].sum(0, keepdim=True)])
+    expected = torch.cat([expected[~rare], expected[rare].sum(0, keepdim=True).clamp_min(1e-9)])
+    return ((counts - expected) ** 2 / expected).sum().item(), chi_square_bound(len(counts))
+
+
+class Images:
+    """Training data of fixed images."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, rows: Tensor, epoch: int) -> Batch:
+        return Batch(self.images[rows])
