@@ -22,9 +22,21 @@ BUILDERS: dict[str, Callable[[tuple, int], GenerativeModel]] = {
     ),
     "nade": lambda shape, levels: build_model("nade", shape, hidden_units=6),
     "independent_bernoulli": lambda shape, levels: build_model("independent_bernoulli", shape),
+    "markov_chain": lambda shape, levels: build_model(
+        "markov_chain", shape, order=1 if levels > 9 else 3, **pixels_of(levels)
+    ),
+    "markov_chain shared": lambda shape, levels: build_model(
+        "markov_chain", shape, order=1 if levels > 9 else 2, per_position=False, **pixels_of(levels)
+    ),
 }
 BINARY_ONLY = {"nade", "independent_bernoulli"}
-SHORT_SIGHTED = {"pixel_cnn", "pixel_cnn with places", "independent_bernoulli"}  # do not see every pixel before
+SHORT_SIGHTED = {  # do not see every pixel before
+    "pixel_cnn",
+    "pixel_cnn with places",
+    "independent_bernoulli",
+    "markov_chain",
+    "markov_chain shared",
+}
 LEVEL_MODELS = [name for name in BUILDERS if name not in BINARY_ONLY]
 
 

@@ -20,6 +20,7 @@ from gdm_core.registry import argument_defaults, build_model, list_models, model
 # Small versions, so that the laws are quick; a model without a line is built with its defaults.
 SMALL = {
     "dcgan": {"latent_units": 3, "channels": 4},
+    "markov_chain": {"order": 2},
     "nade": {"hidden_units": 5},
     "pixel_cnn": {"channels": 4, "blocks": 1, "kernel_size": 3, "position_bias": True},
     "rbm": {"hidden_units": 5, "chains": 7, "sampling_steps": 6},

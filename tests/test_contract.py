@@ -49,6 +49,7 @@ EXACT_IN_ORDER = {
 EXPECTED = {
     "dcgan": {"Samples", "Decodes", "Discriminates"},
     "independent_bernoulli": {"Samples", "ExactLikelihood", "PixelLikelihood", "Completes", "PixelConditional"},
+    "markov_chain": EXACT_IN_ORDER,
     "nade": EXACT_IN_ORDER,
     "pixel_cnn": EXACT_IN_ORDER,
     "rbm": {
@@ -57,7 +58,7 @@ EXPECTED = {
     },
     "vae": {"Samples", "LatentLikelihood", "Encodes", "Decodes", "Reconstructs"},
 }  # fmt: skip
-NUMBER_OF_PAIRS = 37
+NUMBER_OF_PAIRS = 44
 
 # --- what is collected -------------------------------------------------------------------------------------------
 

@@ -43,7 +43,9 @@ WITH_LOSS = {label: case for label, case in CASES.items() if hasattr(model_class
 
 def test_models_with_a_loss_are_those_of_the_table() -> None:
     """The others learn by an update of their own: counting, contrastive divergence, two players."""
-    assert {case.name for case in WITH_LOSS.values()} == {"nade", "pixel_cnn", "vae"} <= {*list_models()}
+    assert {case.name for case in WITH_LOSS.values()} == {
+        "markov_chain", "nade", "pixel_cnn", "vae",
+    } <= {*list_models()}
 
 
 @pytest.mark.parametrize("case", WITH_LOSS.values(), ids=WITH_LOSS)

@@ -31,7 +31,7 @@ MODELS = Path(gdm_core.__file__).parent / "models"
 FOLDERS = {"autoregressive": "autoregressive", "energy": "energy", "autoencoders": "autoencoder",
            "adversarial": "adversarial"}  # fmt: skip
 TABLE = {
-    "autoregressive": ["independent_bernoulli", "nade", "pixel_cnn"],
+    "autoregressive": ["independent_bernoulli", "markov_chain", "nade", "pixel_cnn"],
     "energy": ["rbm"],
     "autoencoder": ["vae"],
     "adversarial": ["dcgan"],

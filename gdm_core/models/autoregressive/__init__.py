@@ -1,3 +1,3 @@
 """Autoregressive models: log p(x) is a sum of conditionals, exactly."""
 
-from gdm_core.models.autoregressive import independent_bernoulli, nade, pixel_cnn  # noqa: F401
+from gdm_core.models.autoregressive import independent_bernoulli, markov_chain, nade, pixel_cnn  # noqa: F401
