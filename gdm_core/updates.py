@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,11 +39,22 @@ class GradientUpdate:
         self.optimiser.load_state_dict(state["optimiser"])
 
 
+@dataclass(frozen=True)
+class Follower:
+    """A network that learns beside two players and does not move them: its name, its loss and its learning rate."""
+
+    name: str
+    network: nn.Module
+    loss: Callable[[Batch], Tensor]
+    learning_rate: float
+
+
 class AdversarialUpdate:
     """Alternating steps of two players: `critic_steps` updates of the critic on each batch, then one of the generator.
 
     The model supplies `critic_loss(batch)` and `generator_loss(batch)`; each optimiser holds one network's parameters,
-    and only that network's gradients are computed, so that neither player is ever moved by the other's loss.
+    and only that network's gradients are computed, so that neither player is ever moved by the other's loss. A follower
+    takes its step after them.
     """
 
     def __init__(
@@ -54,6 +66,7 @@ class AdversarialUpdate:
         learning_rate: float,
         betas: tuple[float, float] = (0.5, 0.999),
         critic_steps: int = 1,
+        follower: Follower | None = None,
     ) -> None:
         self.losses = {"critic": critic_loss, "generator": generator_loss}
         self.critic_steps = critic_steps
@@ -61,9 +74,14 @@ class AdversarialUpdate:
             "critic": torch.optim.Adam(critic.parameters(), lr=learning_rate, betas=betas),
             "generator": torch.optim.Adam(generator.parameters(), lr=learning_rate, betas=betas),
         }
+        self.follower = follower
+        if follower is not None:
+            self.losses[follower.name] = follower.loss
+            self.optimisers[follower.name] = torch.optim.Adam(follower.network.parameters(), lr=follower.learning_rate)
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         players = ["critic"] * self.critic_steps + ["generator"]
+        players += [self.follower.name] if self.follower else []
         losses = {player: self._step(player, batch) for player in players}
         return {"loss": losses["critic"] + losses["generator"], **{f"{p}_loss": loss for p, loss in losses.items()}}
 

@@ -45,16 +45,60 @@ def test_a_batch_of_one_trains_to_finite_values(data_shape: tuple[int, int, int]
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
 
 
-@pytest.mark.parametrize("player, other", [("critic", "generator"), ("generator", "critic")])
-def test_each_optimiser_touches_only_its_own_network(player: str, other: str) -> None:
+@pytest.mark.parametrize("player", ["critic", "generator", "encoder"])
+def test_each_optimiser_touches_only_its_own_network(player: str) -> None:
     model = small().train()
-    networks = {"critic": model.discriminator, "generator": model.generator}
+    networks = {"critic": model.discriminator, "generator": model.generator, "encoder": model.encoder}
     update, before = update_of(model), copy.deepcopy(networks)
     update._step(player, Batch(torch.rand(6, 1, 8, 8)))
     for moved, earlier in zip(networks[player].parameters(), before[player].parameters(), strict=True):
         assert not torch.equal(moved, earlier) and moved.grad is not None
-    for still, earlier in zip(networks[other].parameters(), before[other].parameters(), strict=True):
-        assert torch.equal(still, earlier) and still.grad is None
+    for other in networks.keys() - {player}:
+        for still, earlier in zip(networks[other].parameters(), before[other].parameters(), strict=True):
+            assert torch.equal(still, earlier) and still.grad is None
+
+
+def test_the_players_play_as_if_there_were_no_encoder() -> None:
+    """Bit for bit: it draws no noise, and leaves the generator's running averages alone."""
+    model, x = small().train(), Batch(torch.rand(6, 1, 8, 8))
+    alone = copy.deepcopy(model)
+    updates = update_of(model), update_of(alone)
+    updates[1].follower = None
+    for seed in range(3):
+        for update in updates:
+            torch.manual_seed(seed)
+            update(x)
+    for network in ("generator", "discriminator"):
+        pairs = zip(getattr(model, network).state_dict().items(), getattr(alone, network).state_dict().values(),
+                    strict=True)  # fmt: skip
+        assert all(torch.equal(value, other) for (_, value), other in pairs)
+    assert not torch.equal(model.encoder.layers[0].weight, alone.encoder.layers[0].weight)
+
+
+def test_the_encoder_learns_to_find_codes() -> None:
+    """With the generator held still, what it gives back comes nearer to what it made from a code."""
+    torch.manual_seed(0)
+    model = small().train()
+    with torch.no_grad():
+        for weight in model.generator.parameters():
+            weight.mul_(10)  # fresh weights make the same grey image of every code
+        x = model.decode(model.sample_latent(64, torch.Generator().manual_seed(0)))
+    update = update_of(model)
+
+    def error() -> float:
+        return (x - model.reconstruct(x)).square().sum().item()
+
+    before = error()
+    for _ in range(150):
+        update._step("encoder", Batch(x))
+    assert error() < before / 2
+
+
+def test_the_encoder_loss_is_its_formula() -> None:
+    model, x = small().eval(), torch.rand(6, 1, 8, 8)
+    z = model.encode(x)
+    expected = ((x - model.decode(z)) ** 2).sum((1, 2, 3)) + 0.03 * (z**2).sum(1)
+    assert model.encoder_loss(Batch(x)).item() == pytest.approx(expected.mean().item(), rel=1e-5)
 
 
 def test_one_update_gives_every_parameter_a_gradient() -> None:
