@@ -5,16 +5,20 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy
 import pytest
 import torch
 from PIL import Image
 from streamlit.testing.v1 import AppTest
+from torch import nn
 
 from dashboard.scoring import Picture, subject
+from dashboard.views import interpolate
 from gdm_core.anomaly import benjamini_hochberg, p_values, score_images, verdicts
 from gdm_core.data import load_dataset, to_picture
+from gdm_core.registry import build_model
 from pipelines import tracking
 from tests.live_models import CALIBRATION_IMAGES, register_model
 from tests.stores import new_store, using
@@ -143,12 +147,31 @@ def test_a_model_with_a_broken_file_is_named_and_the_others_go_on(models, tmp_pa
 def test_interpolation_offers_what_each_model_can(models):
     test = page("interpolate")
     assert test.multiselect(key="models").options == ["digits-vae/1", "digits-dcgan/1"]
-    assert "digits-pixel" in words(test).replace("\\", "") and "for lack of an encoder: digits-dcgan/1" in words(test)
+    assert "digits-pixel" in words(test).replace("\\", "") and "encoder" not in words(test)
     assert not test.error and not test.warning
 
 
+def test_a_decoder_alone_is_not_asked_for_an_image_s_code(monkeypatch):
+    said = []
+    monkeypatch.setattr(interpolate.st, "caption", said.append)
+    pairs = [(SimpleNamespace(name=name, version=1), SimpleNamespace(model=model))
+             for name, model in (("vae", build_model("vae", (1, 8, 8))), ("plain", DecoderAlone()))]  # fmt: skip
+    assert interpolate._with_encoder(pairs) == pairs[:1]
+    assert "for lack of an encoder: plain/1" in said[0]
+
+
+class DecoderAlone(nn.Module):
+    """A GAN without an encoder."""
+
+    def decode(self, z):
+        return z
+
+    def sample_latent(self, n, generator=None):
+        return torch.zeros(n, 1)
+
+
 @pytest.mark.parametrize("between", ["Two random points", "Random walk"])
-def test_models_without_an_encoder_start_from_random_codes(models, between):
+def test_random_codes_need_no_encoder(models, between):
     test = page("interpolate", between=between, seed="2")
     downloads = [button.label for button in test.get("download_button")]
     assert downloads == (["PNG"] * 2 if between == "Two random points" else ["GIF", "Filmstrip"] * 2)
@@ -162,7 +185,7 @@ def test_interpolation_between_two_uploads(models):
     upload(test, ("broken.png", b"\x89PNG nonsense"), ("a.png", png(digits[0])))
     assert "broken.png" in test.warning[0].value and "Upload one more image" in words(test)
     upload(test, ("a.png", png(digits[0])), ("b.png", png(digits[1])))
-    assert [button.label for button in test.get("download_button")] == ["PNG"]
+    assert [button.label for button in test.get("download_button")] == ["PNG"] * 2
 
 
 def test_without_a_latent_space_it_says_who_has_one(tmp_path):
@@ -257,7 +280,7 @@ def test_several_models_make_a_table_of_all_verdicts(models):
     test = page("anomalies", models=["digits-independent_bernoulli/1", "digits-vae/1", "digits-dcgan/1"])
     frame = shown(test)
     assert [name for name in frame.columns if " · " in name] == [
-        "digits-independent_bernoulli/1 · likelihood", "digits-vae/1 · bound", "digits-dcgan/1 · critic",
+        "digits-independent_bernoulli/1 · likelihood", "digits-vae/1 · bound", "digits-dcgan/1 · reconstruction",
     ]  # fmt: skip
     assert all(value.endswith(" of 3") for value in frame["flagged by"])
 
