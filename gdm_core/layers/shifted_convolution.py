@@ -9,11 +9,12 @@ the weights is wasted. `ShiftedUpsampling` goes the other way, from place (i, j)
 (2 i, 2 j + 1), ... that come with it or after it.
 Salimans, Karpathy, Chen, Kingma: PixelCNN++ (2017), sections 2.3 and 2.4: "down shifted" and "down right shifted".
 
-`RowCache` and `PlaceCache` compute the same numbers row by row, and place by place, for sampling.
+`RowCache`, `PlaceCache` and `UpsamplingCache` compute the same numbers row by row, and place by place, for sampling.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -54,3 +55,84 @@ class ShiftedUpsampling(nn.Module):
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         y = functional.conv_transpose2d(x, self.weight, self.bias, 2)
         return y[:, :, : size[0], self.margin : self.margin + size[1]]
+
+
+class RowCache:
+    """The incremental form of a `ShiftedConvolution` whose outputs see whole rows: a row of all columns at a time.
+
+    Rows are (columns, n, features). The weights are copied once, here, as in the other caches.
+    """
+
+    def __init__(self, layer: ShiftedConvolution, n: int, width: int) -> None:
+        self.layer, self.width, columns = layer, width, width + sum(layer.margins)
+        self.weights = layer.weight.detach().permute(2, 3, 1, 0).contiguous()  # (rows, columns of the kernel, in, out)
+        self.past = [layer.weight.new_zeros(columns, n, layer.weight.shape[1]) for _ in range(layer.rows_above)]
+
+    def keep(self, row: Tensor) -> list[Tensor]:
+        """Take the next row of inputs, where no outputs begin; returns the rows that outputs here would see."""
+        rows = [*self.past, functional.pad(row, (0, 0, 0, 0, *self.layer.margins))]
+        self.past = rows[1:]
+        return rows
+
+    def step(self, row: Tensor) -> Tensor:
+        """The outputs (ceil(columns / stride), n, out) at the next row of inputs."""
+        step, y = self.layer.stride, self.layer.bias
+        for inputs, weights in zip(self.keep(row), self.weights, strict=True):
+            for first, weight in enumerate(weights):
+                seen = inputs[first : first + self.width : step]
+                y = torch.addmm(y, seen.flatten(0, 1), weight)
+        return y.unflatten(0, seen.shape[:2])
+
+
+class PlaceCache:
+    """The incremental form of a `left` `ShiftedConvolution` of two rows: n images of one width, place after place.
+
+    For each row: `begin_row`; then for each column `step`, or `keep` where no output begins. What the places of a row
+    see of the row above is added up in one product when the row begins.
+    """
+
+    def __init__(self, layer: ShiftedConvolution, n: int, width: int) -> None:
+        features, self.layer, reach = layer.weight.shape[1], layer, layer.margins[0]
+        above, own = layer.weight.detach().permute(2, 3, 1, 0).flatten(1, 2)  # (columns of the kernel * in, out) each
+        self.weight_above, self.weight = above.contiguous(), own.contiguous()
+        rows = layer.weight.new_zeros(2, n, (width + reach) * features)  # this row and the one above, by turns
+        self.rows = list(rows)
+        starts = [column * features for column in range(width)]
+        self.windows = [[row[:, at : at + len(own)] for at in starts] for row in rows]
+        self.slots = [[row[:, at + reach * features : at + (reach + 1) * features] for at in starts] for row in rows]
+        self.now = 0
+
+    def begin_row(self, extra: Tensor | None = None, outputs: bool = True) -> None:
+        """Move one row on; `extra` (columns, n, out) is added to its outputs, if any begin in this row."""
+        if outputs:
+            seen = torch.stack(self.windows[self.now][:: self.layer.stride])  # (columns, n, columns of the kernel * in)
+            base = torch.addmm(self.layer.bias, seen.flatten(0, 1), self.weight_above).unflatten(0, seen.shape[:2])
+            self.base = (base if extra is None else base + extra).unbind(0)
+        self.now = 1 - self.now
+
+    def keep(self, column: int, inputs: Tensor) -> None:
+        """Remember the inputs (n, in) at a column."""
+        self.slots[self.now][column].copy_(inputs)
+
+    def step(self, column: int, inputs: Tensor) -> Tensor:
+        """The outputs (n, out) at a column, whose inputs are these."""
+        self.keep(column, inputs)
+        return torch.addmm(self.base[column // self.layer.stride], self.windows[self.now][column], self.weight)
+
+
+class UpsamplingCache:
+    """The incremental form of a `ShiftedUpsampling`: the rows, or the places, that a coarser one spreads over."""
+
+    def __init__(self, layer: ShiftedUpsampling) -> None:
+        self.bias, self.weights = layer.bias, layer.weight.detach().permute(2, 3, 0, 1).contiguous()  # (2, 2 or 3, ...)
+
+    def row(self, coarse: Tensor, lower: int, width: int) -> Tensor:
+        """A row (columns, n, in) of a layer that looks to both sides -> the upper or lower of two, (width, n, out)."""
+        from_right, own, from_left = self.weights[lower]
+        following = functional.pad(coarse[1:], (0, 0, 0, 0, 0, 1))
+        pairs = torch.stack([coarse @ own, coarse @ from_left + following @ from_right], 1)  # even and odd columns
+        return (pairs.flatten(0, 1) + self.bias)[:width]
+
+    def place(self, coarse: Tensor, lower: int, right: int) -> Tensor:
+        """A place (n, in) of a `left` layer -> one of its four, (n, out)."""
+        return torch.addmm(self.bias, coarse, self.weights[lower, right])

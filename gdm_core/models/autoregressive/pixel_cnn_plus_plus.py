@@ -25,8 +25,8 @@ from gdm_core.contract import TrainingConfig
 from gdm_core.layers.mixture_of_logistics import LogisticColours, MixtureOfLogistics
 from gdm_core.layers.pixel_distribution import Bernoulli
 from gdm_core.layers.raster_model import RasterModel
-from gdm_core.layers.shifted_convolution import ShiftedConvolution
-from gdm_core.models.autoregressive.two_streams import Resolution
+from gdm_core.layers.shifted_convolution import PlaceCache, RowCache, ShiftedConvolution
+from gdm_core.models.autoregressive.two_streams import IncrementalResolution, Resolution, matrix
 from gdm_core.registry import register
 
 
@@ -100,3 +100,39 @@ class PixelCNNPlusPlus(RasterModel):
         _, before = self.network((above, before), dropout)
         output = self.output(functional.elu(before)).movedim(1, -1)  # (N, H, W, features)
         return torch.stack(list(self.colours.conditionals(output, x.unbind(1))), 1)
+
+    def incremental(self, n: int) -> IncrementalPixelCNNPlusPlus:
+        """The network one pixel at a time, for n images."""
+        return IncrementalPixelCNNPlusPlus(self, n)
+
+
+class IncrementalPixelCNNPlusPlus:
+    """The network of a PixelCNN++ for n images: `above` row by row, `before` pixel by pixel, then colour by colour."""
+
+    @torch.no_grad()
+    def __init__(self, model: PixelCNNPlusPlus, n: int) -> None:
+        self.colours, (colours, _, width) = model.colours, model.data_shape
+        self.first_above, self.first_row = (RowCache(layer, n, width) for layer in (model.first_above, model.first_row))
+        self.first_column = PlaceCache(model.first_column, n, width)
+        self.network = IncrementalResolution(model.network, n, width)
+        self.weight, self.bias = matrix(model.output)
+        self.written = self.weight.new_zeros(width, n, colours + 1)  # the last row, of zeros above the image
+
+    def begin_row(self) -> None:
+        self.network.begin_row(self.first_above.step(self.written))
+        self.first_column.begin_row(self.first_row.step(self.written))
+        self.written = torch.ones_like(self.written)
+        self.pixel = torch.zeros_like(self.written[0])  # the one to the left, of zeros beside the image
+
+    def logits(self, column: int, colour: int) -> Tensor:
+        """(n, parameters)."""
+        if colour == 0:
+            before = self.network.step(column, self.first_column.step(column, self.pixel))
+            output = torch.addmm(self.bias, functional.elu(before), self.weight)
+            self.pixel, self.values = self.written[column], []
+            self.conditionals = self.colours.conditionals(output, self.values)
+        return next(self.conditionals)
+
+    def write(self, values: Tensor, column: int, colour: int) -> None:
+        self.values.append(values)
+        self.pixel[:, colour] = 2 * values - 1

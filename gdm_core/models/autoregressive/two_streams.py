@@ -12,14 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gdm_core.layers.shifted_convolution import ShiftedConvolution, ShiftedUpsampling
+from gdm_core.layers.shifted_convolution import (
+    PlaceCache,
+    RowCache,
+    ShiftedConvolution,
+    ShiftedUpsampling,
+    UpsamplingCache,
+)
 
 Streams = tuple[Tensor, Tensor]  # above and before, (N, features, H, W) each
 
 
-def concat_elu(x: Tensor) -> Tensor:
-    """elu(x) and elu(-x), one after the other on axis 1 (Shang, Sohn, Almeida, Lee, 2016, with elu for relu)."""
-    return functional.elu(torch.cat([x, -x], 1))
+def concat_elu(x: Tensor, axis: int = 1) -> Tensor:
+    """elu(x) and elu(-x), one after the other on the axis of features: as concatenated ReLU (Shang et al., 2016)."""
+    return functional.elu(torch.cat([x, -x], axis))
 
 
 class GatedResidual(nn.Module):
@@ -83,3 +89,101 @@ class Resolution(nn.Module):
         size = above.shape[2:]
         above, before = self.inner((self.shrink_above(above), self.shrink_before(before)), dropout)
         return self.expand_above(above, size), self.expand_before(before, size)
+
+
+class IncrementalBlock:
+    """A `TwoStreamBlock` for n images: its rows of `above` one at a time, its places of `before` one at a time.
+
+    What `above` gives to `before` is known when the row begins, and is added up for the whole row.
+    """
+
+    def __init__(self, block: TwoStreamBlock, n: int, width: int) -> None:
+        above, before = block.above, block.before
+        self.above_first, self.above_second = RowCache(above.first, n, width), RowCache(above.second, n, width)
+        self.first, self.second = PlaceCache(before.first, n, width), PlaceCache(before.second, n, width)
+        self.above_side = None if above.side is None else matrix(above.side)
+        weight, self.bias = matrix(before.side)
+        features = above.first.weight.shape[1]
+        self.from_above, self.from_shortcut = weight[:features], weight[features:]
+
+    def begin_row(self, above: Tensor, *shortcut: Tensor) -> Tensor:
+        """The next row of `above`, (columns, n, features), given that of its input and of the short cut."""
+        y = self.above_first.step(concat_elu(above, -1))
+        for side in shortcut:
+            weight, bias = self.above_side
+            y = y + concat_elu(side, -1) @ weight + bias
+        above = above + functional.glu(self.above_second.step(concat_elu(y, -1)), -1)
+        self.first.begin_row(concat_elu(above, -1) @ self.from_above + self.bias)
+        self.second.begin_row()
+        return above
+
+    def step(self, column: int, before: Tensor, *shortcut: Tensor) -> Tensor:
+        """`before` at a column of the row, (n, features), given its input and the short cut there."""
+        y = self.first.step(column, concat_elu(before))
+        for side in shortcut:
+            y = torch.addmm(y, concat_elu(side), self.from_shortcut)
+        return before + functional.glu(self.second.step(column, concat_elu(y)), -1)
+
+
+class IncrementalResolution:
+    """A `Resolution` for n images of one width: `begin_row`, then `step` for each column, row after row.
+
+    The coarser resolution moves on at every second row and column; what it gave there is used again at the places in
+    between, of this row and the next, which all come later.
+    """
+
+    def __init__(self, resolution: Resolution, n: int, width: int) -> None:
+        self.width, self.row, self.inner = width, -1, None
+        self.down, self.up = (
+            [IncrementalBlock(block, n, width) for block in blocks] for blocks in (resolution.down, resolution.up)
+        )
+        if resolution.inner is not None:
+            self.shrink_above = RowCache(resolution.shrink_above, n, width)
+            self.shrink_before = PlaceCache(resolution.shrink_before, n, width)
+            self.inner = IncrementalResolution(resolution.inner, n, (width + 1) // 2)
+            self.expand_above = UpsamplingCache(resolution.expand_above)
+            self.expand_before = UpsamplingCache(resolution.expand_before)
+            self.coarse: dict[int, Tensor] = {}  # what `inner` gave for `before`, by its column
+
+    def begin_row(self, above: Tensor) -> Tensor:
+        """The next row of `above`, (columns, n, features), given that of its input."""
+        self.row += 1
+        passed = [above]
+        for block in self.down:
+            passed.append(block.begin_row(passed[-1]))
+        above = passed.pop() if self.inner is None else self._begin_coarser_row(passed[-1])
+        for block in self.up:
+            above = block.begin_row(above, passed.pop())
+        return above
+
+    def _begin_coarser_row(self, above: Tensor) -> Tensor:
+        lower = self.row % 2
+        self.shrink_before.begin_row(outputs=not lower)
+        if lower:
+            self.shrink_above.keep(above)
+        else:
+            self.coarse_above = self.inner.begin_row(self.shrink_above.step(above))
+        return self.expand_above.row(self.coarse_above, lower, self.width)
+
+    def step(self, column: int, before: Tensor) -> Tensor:
+        """`before` at a column of the row, (n, features), given its input."""
+        passed = [before]
+        for block in self.down:
+            passed.append(block.step(column, passed[-1]))
+        before = passed.pop() if self.inner is None else self._coarser_place(column, passed[-1])
+        for block in self.up:
+            before = block.step(column, before, passed.pop())
+        return before
+
+    def _coarser_place(self, column: int, before: Tensor) -> Tensor:
+        lower, right, place = self.row % 2, column % 2, column // 2
+        if lower or right:
+            self.shrink_before.keep(column, before)
+        else:
+            self.coarse[place] = self.inner.step(place, self.shrink_before.step(column, before))
+        return self.expand_before.place(self.coarse[place], lower, right)
+
+
+def matrix(layer: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """The weight (in, out) and bias of a 1x1 convolution, for the features of places alone."""
+    return layer.weight.detach()[:, :, 0, 0].t().contiguous(), layer.bias
