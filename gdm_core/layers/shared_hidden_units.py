@@ -3,12 +3,14 @@
     logit_d = b_d + V_d . h_d,    h_d = sigmoid(a_d),    a_d = c + sum_{j<d} v_j W_j
 
 Written out, the hidden units of a batch are N x D x H numbers (200 MB for 128 images of 784 pixels and 500 units),
-which autograd would keep several times. Here the forward pass carries one a (N, H) along and keeps it at the start of
-each block of dimensions; the backward pass recomputes a block's units while it needs them. With g_d the gradient of
-logit_d:
+which autograd would keep several times. Here both passes go block by block: the forward pass keeps a at the start of
+each block of dimensions, and the backward pass computes the block's units anew. With g_d the gradient of logit_d:
 
     da_d = g_d V_d h_d (1 - h_d),    s_d = sum_{k>d} da_k,
     dV_d = sum_n g_d h_d,    dW_d = sum_n v_d s_d,    dv_d = W_d . s_d,    dc = sum_n s_0 + da_0
+
+Only the two running sums, a and s, go one dimension at a time; everything else is one operation a block, because the
+threads of a small operation spend their time waiting for each other.
 
 Reference: Larochelle and Murray, The Neural Autoregressive Distribution Estimator (2011), algorithm 1.
 """
@@ -44,38 +46,55 @@ class SharedHiddenUnits(torch.autograd.Function):
         g = gradient.T.contiguous()  # (D, N)
         d_weight, d_output = torch.empty_like(weight), torch.empty_like(output_weight)
         d_v = torch.empty_like(v) if ctx.needs_input_grad[0] else None
-        later = torch.zeros_like(starts[0])  # (N, H): sum of da_k over the dimensions k after this one
+        sums = _room_for_a_block(starts[0])
+        later = torch.zeros_like(starts[0])  # (N, H): the sum of da_k over the blocks after this one
         for index in reversed(range(len(starts))):
-            first = index * BLOCK
-            block = _hidden_units(starts[index], v[first : first + BLOCK], weight[first : first + BLOCK])
-            for d in reversed(range(first, first + len(block))):
-                h = block[d - first]
-                torch.mv(later.T, v[d], out=d_weight[d])
-                torch.mv(h.T, g[d], out=d_output[d])
-                if d_v is not None:
-                    torch.mv(later, weight[d], out=d_v[d])
-                slope = h.addcmul_(h, h, value=-1).mul_(output_weight[d])  # V_d h (1 - h), over the units, used up
-                later.addcmul_(slope, g[d][:, None])
+            block = slice(index * BLOCK, (index + 1) * BLOCK)
+            s = _weighted_inputs(starts[index], v[block], weight[block], sums)  # (B + 1, N, H), a for the moment
+            h = s[:-1].sigmoid_()
+            torch.bmm(g[block, None], h, out=d_output[block, None])
+            _sum_from_the_end(s, later, output_weight[block], g[block])
+            torch.bmm(v[block, None], s[1:], out=d_weight[block, None])
+            if d_v is not None:
+                torch.bmm(s[1:], weight[block, :, None], out=d_v[block, :, None])
+            later.copy_(s[0])
         return None if d_v is None else d_v.T, d_weight, d_output, later.sum(0), gradient.sum(0)
 
 
 def _run_through(v: Tensor, weight: Tensor, output_weight: Tensor, hidden_bias: Tensor) -> tuple[Tensor, Tensor]:
     """The logits (D, N) without their bias, and a at the start of every block, (blocks, N, H); v (D, N)."""
-    a = hidden_bias.repeat(v.shape[1], 1)
-    h, logits, starts = torch.empty_like(a), torch.empty_like(v), []
-    for d in range(len(v)):
-        if d % BLOCK == 0:
-            starts.append(a.clone())
-        torch.sigmoid(a, out=h)
-        torch.mv(h, output_weight[d], out=logits[d])
-        a.addr_(v[d], weight[d])
+    logits, starts, start = torch.empty_like(v), [], hidden_bias.repeat(v.shape[1], 1)
+    sums = _room_for_a_block(start)
+    for first in range(0, len(v), BLOCK):
+        block = slice(first, first + BLOCK)
+        starts.append(start)
+        a = _weighted_inputs(start, v[block], weight[block], sums)
+        start = a[-1].clone()
+        torch.sum(a[:-1].sigmoid_().mul_(output_weight[block, None]), -1, out=logits[block])
     return logits, torch.stack(starts)
 
 
-def _hidden_units(start: Tensor, v: Tensor, weight: Tensor) -> Tensor:
-    """The hidden units of a block of B dimensions, (B, N, H), from a (N, H) at its start; v (B, N), weight (B, H)."""
-    a, block = start.clone(), start.new_empty(len(v), *start.shape)
-    for h, v_d, weight_d in zip(block, v, weight, strict=True):
-        torch.sigmoid(a, out=h)
-        a.addr_(v_d, weight_d)
-    return block
+def _room_for_a_block(like: Tensor) -> Tensor:
+    """Memory for the sums of a block, (B + 1, N, H), used again for every one of them."""
+    return like.new_empty(BLOCK + 1, *like.shape)
+
+
+def _weighted_inputs(start: Tensor, v: Tensor, weight: Tensor, room: Tensor) -> Tensor:
+    """a before each of B dimensions and after the last, (B + 1, N, H) in `room`, from a (N, H); v (B, N), W (B, H)."""
+    sums = room[: len(v) + 1]
+    sums[0] = start
+    places = sums.unbind()
+    for v_d, weight_d, before, after in zip(v[:, :, None], weight[:, None], places, places[1:], strict=False):
+        torch.addcmul(before, v_d, weight_d, out=after)
+    return sums
+
+
+def _sum_from_the_end(h: Tensor, later: Tensor, output_weight: Tensor, g: Tensor) -> None:
+    """h of B dimensions (B + 1, N, H; the last place is free) becomes the sum of da over this and all later ones."""
+    units = h[:-1]
+    slope = torch.ops.aten.sigmoid_backward.grad_input  # V_d h (1 - h) in one pass over the block
+    slope(output_weight[:, None].expand_as(units), units, grad_input=units)
+    h[-1] = later
+    places = h.unbind()
+    for d in reversed(range(len(g))):
+        torch.addcmul(places[d + 1], places[d], g[d, :, None], out=places[d])
