@@ -28,7 +28,9 @@ ABILITIES = {
     "Encodes": Ability("finds the point in its latent space of an image"),
     "Reconstructs": Ability("rebuilds an image from what it understood of it", "anomalies"),
     "Discriminates": Ability("judges whether an image looks real", "anomalies"),
-    "Completes": Ability("fills in missing pixels"),
+    "Completes": Ability("fills in missing pixels", "completion"),
+    "CompletesStepwise": Ability("shows them being filled in", "completion"),
+    "PixelConditional": Ability("says what it expects of a pixel, given those before it", "surprise"),
     "Filters": Ability("has hidden units that can be looked at as images"),
 }
 

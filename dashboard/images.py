@@ -11,7 +11,7 @@ import io
 from collections.abc import Sequence
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from gdm_core.data.pictures import grid, to_picture
@@ -22,6 +22,7 @@ INFERNO = torch.tensor([
 ]) / 255  # fmt: skip
 FIRST_LIT = 0.35  # where on the scale brightness 0+ begins
 THUMBNAIL_SIDE = 192
+FRAME_COLOUR = "#2fb98d"
 
 
 def enlargement(height: int, width: int, side: int) -> int:
@@ -44,6 +45,17 @@ def data_address(content: bytes, kind: str = "image/png") -> str:
 def image_png(image: Tensor, side: int) -> bytes:
     """An image (C, H, W) in [0, 1], enlarged to about `side` dots by whole pixels."""
     return png(to_picture(image, enlargement(image.shape[-2], image.shape[-1], side)))
+
+
+def framed_png(image: Tensor, side: int, pixel: tuple[int, int]) -> bytes:
+    """The same with a frame around the pixel at (row, column), seen on dark and on bright ones."""
+    factor = enlargement(image.shape[-2], image.shape[-1], side)
+    picture = to_picture(image, factor).convert("RGB")
+    top, left = pixel[0] * factor, pixel[1] * factor
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((left - 2, top - 2, left + factor + 1, top + factor + 1), outline="black", width=1)
+    draw.rectangle((left - 1, top - 1, left + factor, top + factor), outline=FRAME_COLOUR, width=max(2, factor // 8))
+    return png(picture)
 
 
 def grid_picture(images: Tensor, columns: int, side: int) -> Image.Image:
@@ -99,6 +111,18 @@ def thumbnail(picture: Image.Image) -> Image.Image:
         return small
     factor = enlargement(picture.height, picture.width, THUMBNAIL_SIDE)
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
+
+
+def film(frames: Tensor, side: int, seconds: float) -> bytes:
+    """Images (T, C, H, W) in [0, 1] as a PNG that moves once and stays at the last one, exact in every pixel."""
+    factor = enlargement(frames.shape[-2], frames.shape[-1], side)
+    pictures = [to_picture(frame, factor) for frame in frames]
+    buffer = io.BytesIO()
+    pictures[0].save(
+        buffer, format="PNG", save_all=True, append_images=pictures[1:], loop=1, compress_level=1,
+        duration=max(20, round(1000 * seconds / len(pictures))),
+    )  # fmt: skip
+    return buffer.getvalue()
 
 
 def animation(frames: Tensor, side: int, milliseconds: int = 80) -> bytes:

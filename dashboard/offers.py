@@ -59,6 +59,20 @@ def say_nothing_registered(needed: str) -> None:
     )
 
 
+def say_who_can(
+    versions: Sequence[ModelVersion], offered: Sequence[ModelVersion], needed: type, ability: str, example: str
+) -> None:
+    """Which registered models lack a capability (`ability`: "fill in pixels"), or, where all do, who has it."""
+    others = sorted({v.name for v in versions} - {v.name for v in offered})
+    if not offered:
+        can = ", ".join(f"`{name}`" for name in architectures(needed))
+        so_far = f"None of the registered models ({plain(', '.join(others))})" if others else "No registered model"
+        st.info(f"{so_far} can {ability} yet. Architectures that can: {can}. Train one, and it appears here by itself: "
+                f"`python -m pipelines train {example} --dataset digits`", icon=":material/inbox:")  # fmt: skip
+    elif others:
+        st.caption(f"Not offered, because they cannot {ability}: {plain(', '.join(others))}.")
+
+
 def say_unknown(versions: Sequence[ModelVersion]) -> None:
     """A sentence about versions of architectures that this program does not have."""
     unknown = sorted({v.architecture for v in versions if not _known(v)})

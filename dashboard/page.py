@@ -44,6 +44,10 @@ PAGES = (
     Page("samples", "Samples", ":material/casino:", "Chosen models draw images here and now, all from the same seed."),
     Page("interpolate", "Interpolate", ":material/route:", "From one image to another through a model's latent "
          "space, or on a random walk in it."),
+    Page("completion", "Completion", ":material/auto_fix_high:", "Hide pixels of an image, by a mask or a brush, and "
+         "see models fill them in, exactly or approximately."),
+    Page("surprise", "Surprise", ":material/grain:", "How much each pixel of an image surprises a model, and what the "
+         "model expected in its place."),
     Page("anomalies", "Anomalies", ":material/troubleshoot:", "How strange a model finds your images, with a "
          "calibrated p-value, a verdict at the false-alarm rate you choose, and a map of the strange pixels."),
     Page("runs", "Runs", ":material/timeline:", "Everything that was trained, laid side by side: metrics, parameters, "

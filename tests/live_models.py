@@ -20,14 +20,16 @@ ARGUMENTS = {
     "vae": {"hidden_units": 8, "latent_units": 3},
     "dcgan": {"latent_units": 4, "channels": 2},
     "pixel_cnn": {"channels": 4, "blocks": 1},
+    "nade": {"hidden_units": 6},
+    "rbm": {"hidden_units": 8, "sampling_steps": 20},
 }
 
 
-def register_model(folder: Path, name: str, with_calibration: bool = True) -> str:
+def register_model(folder: Path, name: str, with_calibration: bool = True, **arguments: object) -> str:
     """Train a tiny model on a few digits, store and register it as digits-NAME; its address."""
     data = load_dataset("digits")
     torch.manual_seed(0)
-    model = build_model(name, data.data_shape, **ARGUMENTS[name])
+    model = build_model(name, data.data_shape, **ARGUMENTS[name], **arguments)
     treatment = treatment_for(None, data.levels, model.pixels)
     for phase in model.training_phases(TrainingConfig(epochs=1)):
         phase.update(Batch(treatment(data.splits["train"].images[:200])))
