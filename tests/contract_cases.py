@@ -21,11 +21,19 @@ from gdm_core.registry import argument_defaults, build_model, list_models, model
 SMALL = {
     "dcgan": {"latent_units": 3, "channels": 4},
     "markov_chain": {"order": 2},
+    "image_transformer": {"features": 8, "blocks": 1, "heads": 2},
+    "mixture_of_bernoullis": {"components": 3},
+    "eonade": {"hidden_units": 6, "hidden_layers": 2, "orderings": 2},
+    "made": {"hidden_units": (9, 8), "orderings": 2, "masks": 2, "direct_connections": True},
+    "multiscale_pixel_rnn": {"channels": 6, "layers": 1, "kernel_size": 3},
     "nade": {"hidden_units": 5},
     "pixel_cnn": {"channels": 4, "blocks": 1, "kernel_size": 3, "position_bias": True},
+    "pixel_rnn": {"channels": 6, "layers": 1, "kernel_size": 3, "position_bias": True},
     "rbm": {"hidden_units": 5, "chains": 7, "sampling_steps": 6},
+    "wavenet": {"channels": 4, "skip_channels": 5, "position_bias": True},
     "vae": {"hidden_units": 8, "latent_units": 2},
 }
+ENSEMBLES = {"eonade", "made"}  # built as averages of densities: their map and their loss are bounds
 LEVELS = 5
 SHAPES = {"3x3": (1, 3, 3), "8x8": (1, 8, 8), "5x7-colour": (3, 5, 7)}
 

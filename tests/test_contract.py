@@ -23,6 +23,7 @@ from gdm_core.storage import load_model, save_model
 from gdm_core.training import train
 from tests.contract_cases import (
     ANY,
+    ENSEMBLES,
     LEVELS,
     PAIRS,
     SHAPES,
@@ -48,17 +49,24 @@ EXACT_IN_ORDER = {
 # Which model can do what. A new model adds its line; a line that no longer holds is a lost capability.
 EXPECTED = {
     "dcgan": {"Samples", "Encodes", "Decodes", "Reconstructs", "Discriminates"},
+    "eonade": EXACT_IN_ORDER,
+    "image_transformer": EXACT_IN_ORDER,
     "independent_bernoulli": {"Samples", "ExactLikelihood", "PixelLikelihood", "Completes", "PixelConditional"},
+    "made": EXACT_IN_ORDER,
     "markov_chain": EXACT_IN_ORDER,
+    "mixture_of_bernoullis": EXACT_IN_ORDER | {"Filters"},
+    "multiscale_pixel_rnn": EXACT_IN_ORDER,
     "nade": EXACT_IN_ORDER,
     "pixel_cnn": EXACT_IN_ORDER,
+    "pixel_rnn": EXACT_IN_ORDER,
     "rbm": {
         "Samples", "SamplesStepwise", "Energy", "Anneals", "Enumerates", "Encodes", "Reconstructs", "Completes",
         "Filters", "SurpriseMap",
     },
+    "wavenet": EXACT_IN_ORDER,
     "vae": {"Samples", "LatentLikelihood", "Encodes", "Decodes", "Reconstructs"},
 }  # fmt: skip
-NUMBER_OF_PAIRS = 46
+NUMBER_OF_PAIRS = 96
 
 # --- what is collected -------------------------------------------------------------------------------------------
 
@@ -287,7 +295,10 @@ def test_densities_of_discrete_pixels_are_probabilities(case: Case) -> None:
 def test_the_map_sums_to_the_density(case: Case) -> None:
     model, x = any_parameters(case.build()), case.images().double()
     parts = model.log_prob_map(x)
-    torch.testing.assert_close(parts.flatten(1).sum(1), model.log_prob(x))
+    if case.name in ENSEMBLES:
+        assert (parts.flatten(1).sum(1) < model.log_prob(x)).all()
+    else:
+        torch.testing.assert_close(parts.flatten(1).sum(1), model.log_prob(x))
     assert (parts <= 0).all()
 
 

@@ -31,7 +31,19 @@ MODELS = Path(gdm_core.__file__).parent / "models"
 FOLDERS = {"autoregressive": "autoregressive", "energy": "energy", "autoencoders": "autoencoder",
            "adversarial": "adversarial"}  # fmt: skip
 TABLE = {
-    "autoregressive": ["independent_bernoulli", "markov_chain", "nade", "pixel_cnn"],
+    "autoregressive": [
+        "eonade",
+        "image_transformer",
+        "independent_bernoulli",
+        "made",
+        "markov_chain",
+        "mixture_of_bernoullis",
+        "multiscale_pixel_rnn",
+        "nade",
+        "pixel_cnn",
+        "pixel_rnn",
+        "wavenet",
+    ],
     "energy": ["rbm"],
     "autoencoder": ["vae"],
     "adversarial": ["dcgan"],

@@ -1,3 +1,15 @@
 """Autoregressive models: log p(x) is a sum of conditionals, exactly."""
 
-from gdm_core.models.autoregressive import independent_bernoulli, markov_chain, nade, pixel_cnn  # noqa: F401
+from gdm_core.models.autoregressive import (  # noqa: F401
+    eonade,
+    image_transformer,
+    independent_bernoulli,
+    made,
+    markov_chain,
+    mixture_of_bernoullis,
+    multiscale_pixel_rnn,
+    nade,
+    pixel_cnn,
+    pixel_rnn,
+    wavenet,
+)
