@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
 
-from gdm_core.layers.causal_convolution import CausalConvolution, ConvolutionCache, group_bounds
+from gdm_core.layers.causal_convolution import CausalConvolution, ConvolutionCache, PointwiseCache, group_bounds
 from gdm_core.layers.pixel_distribution import Bernoulli, Categorical, distribution_of
 
 
@@ -65,6 +67,37 @@ def test_pixel_by_pixel_equals_all_at_once(mask_type, kernel, inputs, outputs, g
     for shape in ((4, 5), (5, 2), (1, 6), (3, 1)):
         x = torch.randn(3, inputs, *shape, dtype=torch.float64)
         torch.testing.assert_close(step_by_step(layer, x), layer(x), rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kernel", [(1, 3), (3, 3)])
+def test_what_a_row_is_given_extra_is_added_to_its_outputs(kernel):
+    layer = CausalConvolution(2, 4, kernel, "B", groups=2).double()
+    x, extra = torch.randn(5, 2, 3, 4, dtype=torch.float64), torch.randn(3, 4, 5, 4, dtype=torch.float64)
+    expected, cache = layer(x) + extra.permute(2, 3, 0, 1), ConvolutionCache(layer, 5, width=4)
+    for row in range(3):
+        cache.begin_row(extra[row])
+        for column, group in itertools.product(range(4), range(2)):
+            cache.slot(column, group).copy_(x[:, group : group + 1, row, column])
+            found, own = cache.step(column, group), slice(2 * group, 2 * group + 2)
+            torch.testing.assert_close(found, expected[:, own, row, column], rtol=0, atol=1e-12)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("mask_type", ["A", "B"])
+@pytest.mark.parametrize(("inputs", "outputs", "groups"), [(2, 3, 1), (3, 6, 3), (4, 5, 2)])
+def test_a_1x1_layer_pixel_by_pixel_equals_all_at_once(mask_type, inputs, outputs, groups):
+    layer = CausalConvolution(inputs, outputs, 1, mask_type, groups).double()
+    x, total = torch.randn(7, inputs, 2, 1, dtype=torch.float64), torch.randn(7, outputs, dtype=torch.float64)
+    cache, y = PointwiseCache(layer, 7), layer(x)
+    for pixel in range(2):
+        for group, (start, stop) in enumerate(itertools.pairwise(layer.in_bounds)):
+            cache.slots[group].copy_(x[:, start:stop, pixel, 0])
+            own = slice(*layer.out_bounds[group : group + 2])
+            torch.testing.assert_close(cache.step(group), y[:, own, pixel, 0], rtol=0, atol=1e-12)
+            added = total[:, own].clone()
+            cache.add_to(added, group)
+            torch.testing.assert_close(added, total[:, own] + y[:, own, pixel, 0], rtol=0, atol=1e-12)
 
 
 def test_the_mask_never_touches_the_weight():

@@ -10,10 +10,12 @@ van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks (2016),
 `CausalConvolution` computes all positions at once, for learning and likelihoods. `ConvolutionCache` computes the same
 numbers one pixel after another, for sampling: it keeps the few rows of inputs that later pixels look at, adds up a
 whole row's view of the rows above in one product when the row begins, and multiplies only visible weights.
+`PointwiseCache` does so for a 1x1 layer, which remembers nothing: there is one product to a pixel, and nothing else.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
 import torch
@@ -92,8 +94,9 @@ class ConvolutionCache:
     """The incremental form of a `CausalConvolution`: n images of one width, sampled together in raster order.
 
     For each row: `begin_row`; then for each column and, in order, each group: put the inputs of that group into `slot`
-    (for mask A after `step`: its outputs come first) and take the outputs of that group from `step`. The masked weights
-    are copied once, here: a cache serves one run of sampling and knows nothing of later changes of the parameters.
+    (for mask A after `step`: its outputs come first) and take the outputs of that group from `step`, once. The masked
+    weights are copied once, here: a cache serves one run of sampling and knows nothing of later changes of the
+    parameters.
     """
 
     def __init__(self, layer: CausalConvolution, n: int, width: int) -> None:
@@ -101,21 +104,28 @@ class ConvolutionCache:
         features = layer.in_bounds[-1]
         self.alone = layer.reach == 0 and layer.rows_above == 0  # a 1x1 layer forgets a pixel when the next one comes
         columns = 1 if self.alone else width + 2 * layer.reach
-        self.past = layer.weight.new_zeros(n, layer.rows_above, columns, features)  # the rows above
         self.current = layer.weight.new_zeros(n, columns, features)  # this row up to this pixel; never read beyond it
+        self.past = layer.weight.new_zeros(n, max(0, layer.rows_above - 1), columns, features)  # those above the last
         self._copy_weights()
         self._make_views(features)
-        self.base = self._by_pixel(layer.bias.expand(width, n, -1).contiguous())
+        self.base, self.one_row = self._by_pixel(layer.bias.expand(width, n, -1).contiguous()), False
 
-    def begin_row(self) -> None:
-        """Move one row on, and add up for all its columns what they see of the rows above."""
+    def begin_row(self, extra: Tensor | None = None) -> None:
+        """Move one row on, and add up for all its columns what they see of the rows above.
+
+        `extra` (width, n, out), if given, is added to the outputs of this row.
+        """
         layer = self.layer
         if layer.rows_above == 0:
+            if extra is not None:
+                self.base, self.one_row = self._by_pixel(extra + layer.bias), True
             return
-        self.past = torch.cat([self.past[:, 1:], self.current[:, None]], 1)
-        windows = self.past.unfold(2, 2 * layer.reach + 1, 1)  # (n, rows_above, width, in, window)
-        windows = windows.permute(2, 0, 3, 1, 4).reshape(self.width * self.n, -1)  # as the weight: in, rows, window
-        self.base = self._by_pixel(torch.addmm(layer.bias, windows, self.weight_above).view(self.width, self.n, -1))
+        rows, features = torch.cat([self.past, self.current[:, None]], 1), self.current.shape[-1]
+        self.past = rows[:, 1:]
+        windows = rows.flatten(2).unfold(2, (2 * layer.reach + 1) * features, features)  # (n, rows, width, window * in)
+        windows = windows.permute(2, 0, 1, 3).reshape(self.width * self.n, -1)  # each window is copied in one stretch
+        base = torch.addmm(layer.bias, windows, self.weight_above).view(self.width, self.n, -1)
+        self.base, self.one_row = self._by_pixel(base if extra is None else base + extra), True
 
     def slot(self, column: int, group: int = 0) -> Tensor:
         """Where the inputs of a group at a column belong, a view (n, features of the group) to write into."""
@@ -123,12 +133,13 @@ class ConvolutionCache:
 
     def step(self, column: int, group: int = 0) -> Tensor:
         """The outputs of a group at a column, (n, features of the group)."""
-        return torch.addmm(self.base[group][column], self.windows[group][column], self.weights[group])
+        base, window, weight = self.base[group][column], self.windows[group][column], self.weights[group]
+        return base.addmm_(window, weight) if self.one_row else torch.addmm(base, window, weight)
 
     def _copy_weights(self) -> None:
         layer = self.layer
         weight = layer.masked_weight().detach()
-        self.weight_above = weight[:, :, :-1].flatten(1).t().contiguous()  # (in * rows_above * window, out)
+        self.weight_above = weight[:, :, :-1].permute(2, 3, 1, 0).flatten(0, 2)  # (rows_above * window * in, out)
         own_row = weight[:, :, -1, : layer.reach + 1].permute(2, 1, 0).flatten(0, 1)  # (window to the pixel * in, out)
         ends = [layer.reach * layer.in_bounds[-1] + layer.visible(group) for group in range(layer.groups)]
         self.weights = [
@@ -150,3 +161,28 @@ class ConvolutionCache:
         """(width, n, out) -> for each group, for each column: (n, features of the group)."""
         bounds = self.layer.out_bounds
         return [values[..., a:b].unbind(0) for a, b in zip(bounds, bounds[1:], strict=False)]
+
+
+class PointwiseCache:
+    """The incremental form of a 1x1 `CausalConvolution` for n images.
+
+    For each pixel and, in order, each group: put the inputs of that group into `slots[group]` and take its outputs
+    from `step`, or have them added to something. A constant 1 before the inputs carries the bias.
+    """
+
+    @torch.no_grad()
+    def __init__(self, layer: CausalConvolution, n: int) -> None:
+        weight = torch.cat([layer.bias[:, None], layer.masked_weight().flatten(1)], 1).t()  # (1 + in, out)
+        inputs, groups = weight.new_ones(n, len(weight)), range(layer.groups)
+        ends, bounds = [1 + layer.visible(group) for group in groups], layer.out_bounds
+        self.slots = [inputs[:, 1 + a : 1 + b] for a, b in itertools.pairwise(layer.in_bounds)]
+        self.windows = [inputs[:, :end] for end in ends]
+        self.weights = [weight[: ends[group], bounds[group] : bounds[group + 1]].contiguous() for group in groups]
+
+    def step(self, group: int = 0) -> Tensor:
+        """The outputs of a group, (n, features of the group)."""
+        return torch.mm(self.windows[group], self.weights[group])
+
+    def add_to(self, total: Tensor, group: int = 0) -> None:
+        """Add the outputs of a group to `total` (n, features of the group), in place."""
+        total.addmm_(self.windows[group], self.weights[group])

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gdm_core.contract import TrainingConfig
-from gdm_core.layers.causal_convolution import CausalConvolution, ConvolutionCache
+from gdm_core.layers.causal_convolution import CausalConvolution, ConvolutionCache, PointwiseCache
 from gdm_core.layers.pixel_distribution import distribution_of
 from gdm_core.layers.raster_model import RasterModel
 from gdm_core.registry import register
@@ -116,19 +116,20 @@ class IncrementalPixelCNN:
 
     @torch.no_grad()
     def __init__(self, model: PixelCNN, n: int) -> None:
-        def cache(layer: CausalConvolution) -> ConvolutionCache:
-            return ConvolutionCache(layer, n, model.data_shape[2])
-
-        self.first, self.head, self.output = cache(model.first), cache(model.head), cache(model.output)
-        self.blocks = [tuple(cache(layer) for layer in block.layers) for block in model.blocks]
-        self.places = _by_place(model.first, model.place)
+        width = model.data_shape[2]
+        self.first, self.places = ConvolutionCache(model.first, n, width), _by_place(model.first, model.place)
+        self.blocks = [
+            (PointwiseCache(block.narrow, n), ConvolutionCache(block.spread, n, width), PointwiseCache(block.widen, n))
+            for block in model.blocks
+        ]
+        self.head, self.output = PointwiseCache(model.head, n), PointwiseCache(model.output, n)
         self.row = -1
-        self.with_memory = [self.first, *(spread for _, spread, _ in self.blocks)]  # a 1x1 layer sees one pixel alone
 
     def begin_row(self) -> None:
         self.row += 1
-        for cache in self.with_memory:
-            cache.begin_row()
+        self.first.begin_row()
+        for _, spread, _ in self.blocks:
+            spread.begin_row()
 
     def write(self, values: Tensor, column: int, colour: int) -> None:
         torch.sub(2 * values[:, None], 1, out=self.first.slot(column, colour))
@@ -138,12 +139,14 @@ class IncrementalPixelCNN:
         h = self.first.step(column, colour)
         if self.places is not None:
             h += self.places[self.row][column][colour]
-        for block in self.blocks:
-            y = h
-            for cache in block:
-                y = _relu_then(cache, y, column, colour)
-            h += y
-        return _relu_then(self.output, _relu_then(self.head, h, column, colour), column, colour)
+        for narrow, spread, widen in self.blocks:
+            torch.clamp_min(h, 0, out=narrow.slots[colour])
+            torch.clamp_min(narrow.step(colour), 0, out=spread.slots[colour][column])
+            torch.clamp_min(spread.step(column, colour), 0, out=widen.slots[colour])
+            widen.add_to(h, colour)
+        torch.clamp_min(h, 0, out=self.head.slots[colour])
+        torch.clamp_min(self.head.step(colour), 0, out=self.output.slots[colour])
+        return self.output.step(colour)
 
 
 def _by_place(layer: CausalConvolution, place: Tensor | None) -> list[list[tuple[Tensor, ...]]] | None:
@@ -152,8 +155,3 @@ def _by_place(layer: CausalConvolution, place: Tensor | None) -> list[list[tuple
         return None
     sizes = [end - start for start, end in itertools.pairwise(layer.out_bounds)]
     return [[bias.split(sizes) for bias in row] for row in place.permute(1, 2, 0).contiguous()]
-
-
-def _relu_then(cache: ConvolutionCache, h: Tensor, column: int, colour: int) -> Tensor:
-    torch.clamp_min(h, 0, out=cache.slots[colour][column])
-    return cache.step(column, colour)
