@@ -65,8 +65,9 @@ BUILDERS: dict[str, Callable[[tuple, int], GenerativeModel]] = {
         "markov_chain", shape, order=1 if levels > 9 else 2, per_position=False, **pixels_of(levels)
     ),
     "mixture_of_bernoullis": lambda shape, levels: build_model("mixture_of_bernoullis", shape, components=3),
+    "fvsbn": lambda shape, levels: build_model("fvsbn", shape),
 }
-BINARY_ONLY = {"nade", "independent_bernoulli", "mixture_of_bernoullis"}
+BINARY_ONLY = {"nade", "independent_bernoulli", "mixture_of_bernoullis", "fvsbn"}
 SHORT_SIGHTED = {  # do not see every pixel before
     "pixel_cnn",
     "pixel_cnn with places",

@@ -50,6 +50,7 @@ EXACT_IN_ORDER = {
 EXPECTED = {
     "dcgan": {"Samples", "Encodes", "Decodes", "Reconstructs", "Discriminates"},
     "eonade": EXACT_IN_ORDER,
+    "fvsbn": EXACT_IN_ORDER,
     "image_transformer": EXACT_IN_ORDER,
     "independent_bernoulli": {"Samples", "ExactLikelihood", "PixelLikelihood", "Completes", "PixelConditional"},
     "made": EXACT_IN_ORDER,
@@ -66,7 +67,7 @@ EXPECTED = {
     "wavenet": EXACT_IN_ORDER,
     "vae": {"Samples", "LatentLikelihood", "Encodes", "Decodes", "Reconstructs"},
 }  # fmt: skip
-NUMBER_OF_PAIRS = 96
+NUMBER_OF_PAIRS = 103
 
 # --- what is collected -------------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ FOLDERS = {"autoregressive": "autoregressive", "energy": "energy", "autoencoders
 TABLE = {
     "autoregressive": [
         "eonade",
+        "fvsbn",
         "image_transformer",
         "independent_bernoulli",
         "made",

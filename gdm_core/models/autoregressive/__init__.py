@@ -2,6 +2,7 @@
 
 from gdm_core.models.autoregressive import (  # noqa: F401
     eonade,
+    fvsbn,
     image_transformer,
     independent_bernoulli,
     made,
