@@ -41,7 +41,11 @@ def train(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="The model's own arguments, as channels=32.")
     ] = None,
     dataset: Annotated[
-        str, typer.Option(help="digits, mnist, fashion_mnist, kmnist, binarized_mnist or folder:PATH.")
+        str,
+        typer.Option(
+            help="digits, mnist, fashion_mnist, kmnist, cifar10, svhn, binarized_mnist, cifar10_subset, omniglot28 or "
+            "folder:PATH."
+        ),
     ] = "digits",
     size: Annotated[int | None, typer.Option(help="Height and width of a folder's images (32).", min=1)] = None,
     channels: Annotated[int | None, typer.Option(help="1 (grey) or 3 (colour) for a folder's images (1).")] = None,

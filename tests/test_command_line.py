@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import os
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
@@ -166,3 +169,28 @@ def test_levels_and_real_pixels_reach_the_model() -> None:
     real, _ = resolve("vae", treatment="real")
     model = build_model("vae", data.data_shape, **real.arguments)
     assert (model.pixels, model.levels) == ("real", 17)
+
+
+def test_a_model_of_few_levels_learns_colour_images(
+    store: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bits per dimension are printed and logged, of the fewer levels; the sample grid has colours."""
+    (tmp_path / "CIFAR10-subset").mkdir()
+    draw = np.random.RandomState(0).randint
+    arrays = {"class_names": ["dark", "bright"]}
+    for part, count in (("train", 200), ("test", 12)):
+        arrays[f"{part}_images"] = draw(256, size=(count, 8, 8, 3)).astype(np.uint8)
+        arrays[f"{part}_labels"] = np.arange(count) % 2
+    np.savez(tmp_path / "CIFAR10-subset" / "cifar10_subset.npz", **arrays)
+    monkeypatch.setenv("GDM_DATA", str(tmp_path))
+    small = ["channels=3", "blocks=0", "kernel_size=3", "pixels=levels", "levels=4"]
+    fast = ["--epochs", "1", "--threads", "1", "--device", "cpu", "--batch-size", "80"]
+    done = call("train", "pixel_cnn", "--dataset", "cifar10_subset", *fast, *small)
+    run = next(run for run in runs() if run.experiment == "cifar10_subset")
+    bits = run.metrics["test/bits_per_dimension"]
+    assert bits == pytest.approx(-run.metrics["test/log_likelihood"] / 192 / math.log(2))
+    assert 1.9 < bits < 3  # noise of four levels costs 2
+    assert f"{bits:.3f} bits per dimension, 4 levels" in done.stdout
+    assert run.tags["gdm.data_shape"] == "3x8x8" and run.tags["gdm.treatment"] == "4 levels"
+    with Image.open(io.BytesIO(read_file(run.run_id, sample_grids(run.run_id)["samples"][1]))) as grid:
+        assert grid.mode == "RGB" and (np.asarray(grid).std(2) > 50).any()  # red, green and blue are not the same

@@ -8,13 +8,18 @@ from pathlib import Path
 import torch
 
 from gdm_core.data.binarized_mnist import load_binarized_mnist
+from gdm_core.data.cifar10_subset import load_cifar10_subset
 from gdm_core.data.dataset import ImageDataset, Split
 from gdm_core.data.errors import DataError
 from gdm_core.data.folder import load_folder
+from gdm_core.data.omniglot28 import load_omniglot28
 from gdm_core.data.splits import deal
 from gdm_core.data.torchvision_sets import TORCHVISION_SETS, load_torchvision_set
 
 DIGITS_SIZES = {"train": 1097, "validation": 150, "calibration": 250, "test": 300}
+FROM_FILES = {  # sets of one file or a few, which a user puts under the data root
+    "binarized_mnist": load_binarized_mnist, "cifar10_subset": load_cifar10_subset, "omniglot28": load_omniglot28,
+}  # fmt: skip
 
 
 def data_root() -> Path:
@@ -24,7 +29,7 @@ def data_root() -> Path:
 
 def list_datasets() -> list[str]:
     """The names `load_dataset` takes."""
-    return ["digits", *TORCHVISION_SETS, "binarized_mnist", "folder:PATH"]
+    return ["digits", *TORCHVISION_SETS, *FROM_FILES, "folder:PATH"]
 
 
 def load_dataset(
@@ -52,8 +57,8 @@ def load_dataset(
     folder = data_root() if root is None else Path(root).expanduser()
     if name in TORCHVISION_SETS:
         return load_torchvision_set(name, folder, seed, download, specification)
-    if name == "binarized_mnist":
-        return load_binarized_mnist(folder, seed, specification)
+    if name in FROM_FILES:
+        return FROM_FILES[name](folder, seed, specification)
     return _load_digits(seed, specification)
 
 
