@@ -1,0 +1,31 @@
+"""A linear layer whose connections are masked in each call, and the degrees that masks follow from.
+
+    y = (M * W) x + b,    M_kj = 1 where unit k may see unit j
+
+The mask multiplies the weights in the forward pass and is never written into them, so that one set of weights serves
+many masks. A hidden unit of degree m sees the first m inputs of an order and nothing else.
+Reference: Germain, Gregor, Murray, Larochelle: MADE: Masked Autoencoder for Distribution Estimation (2015).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class MaskedLinear(nn.Linear):
+    """`nn.Linear` with a mask (out, in) for each call."""
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """x (N, in) -> (N, out)."""
+        return functional.linear(x, self.weight * mask, self.bias)
+
+
+def spread_degrees(count: int, units: int, dimensions: int, generator: torch.Generator) -> Tensor:
+    """`count` assignments of degrees to the units of a layer, (count, units).
+
+    The same degrees each time, spread evenly over 1..D - 1, dealt out at random.
+    """
+    even = 1 + torch.arange(units) * max(dimensions - 1, 1) // units
+    return even[torch.rand(count, units, generator=generator, dtype=torch.float64).argsort(dim=1, stable=True)]
