@@ -58,7 +58,7 @@ def _unpack(arrays: np.lib.npyio.NpzFile, part: str) -> Split:
     pixels = np.unpackbits(arrays[part], axis=1, count=height * width)
     labels = arrays[f"{part}_label"] if f"{part}_label" in arrays else None
     return Split(
-        torch.from_numpy(pixels).view(-1, 1, height, width),
+        torch.from_numpy(np.ascontiguousarray(pixels)).view(-1, 1, height, width),
         None if labels is None else torch.from_numpy(labels.astype(np.int64)),
     )
 
