@@ -19,6 +19,7 @@ from gdm_core.registry import argument_defaults, build_model, list_models, model
 
 # Small versions, so that the laws are quick; a model without a line is built with its defaults.
 SMALL = {
+    "helmholtz_machine": {"hidden_units": (4, 3), "guesses": 3},
     "dcgan": {"latent_units": 3, "channels": 4},
     "markov_chain": {"order": 2},
     "image_transformer": {"features": 8, "blocks": 1, "heads": 2},

@@ -60,6 +60,7 @@ EXPECTED = {
     "nade": EXACT_IN_ORDER,
     "pixel_cnn": EXACT_IN_ORDER,
     "pixel_rnn": EXACT_IN_ORDER,
+    "helmholtz_machine": {"Samples", "LatentLikelihood", "Reconstructs", "Filters"},
     "rbm": {
         "Samples", "SamplesStepwise", "Energy", "Anneals", "Enumerates", "Encodes", "Reconstructs", "Completes",
         "Filters", "SurpriseMap",
@@ -67,7 +68,7 @@ EXPECTED = {
     "wavenet": EXACT_IN_ORDER,
     "vae": {"Samples", "LatentLikelihood", "Encodes", "Decodes", "Reconstructs"},
 }  # fmt: skip
-NUMBER_OF_PAIRS = 103
+NUMBER_OF_PAIRS = 107
 
 # --- what is collected -------------------------------------------------------------------------------------------
 

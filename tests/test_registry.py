@@ -45,7 +45,7 @@ TABLE = {
         "pixel_rnn",
         "wavenet",
     ],
-    "energy": ["rbm"],
+    "energy": ["helmholtz_machine", "rbm"],
     "autoencoder": ["vae"],
     "adversarial": ["dcgan"],
 }
