@@ -34,7 +34,7 @@ from tests.browser import ADVICE, ARGUMENTS, find_browser
 
 COMMAND = "python benchmarks/dashboard.py"
 GOALS = {"heading": 1.0, "table": 1.0, "charts": 2.5, "change": 0.3, "scoring": 1.0}  # seconds, medians
-PAGES = ("", "samples", "interpolate", "anomalies", "runs", "model")  # addresses; the first is Compare
+PAGES = ("", "samples", "interpolate", "completion", "surprise", "anomalies", "runs", "model")  # the first is Compare
 START_SECONDS = 90
 YARDSTICK = """
 import plotly.graph_objects as go

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ class Completions:
     frames: Tensor  # (T, n, C, H, W), the last one being `images`
     log_prob: Tensor | None  # (n,) in nats, None where the model has no exact likelihood
     original: float | None  # log p of the image that was completed
+    drawn: dict[Any, Any] = field(default_factory=dict)  # its pictures, kept by who draws it
 
 
 def why(model: GenerativeModel, unknown: Tensor) -> tuple[bool, str]:

@@ -71,10 +71,9 @@ def _test_image(subject: Subject, formats: Sequence[scoring.Format]) -> Picture 
     last = len(test) - 1
     if st.session_state.get("number", 0) > last:  # of another model's larger data set
         st.session_state["number"] = 0
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
-    number = left.number_input(f"Number (0 to {last})", 0, last, 0, key="number", bind="query-params")
-    right.button("By chance", on_click=_another, args=(last,), icon=":material/casino:", width="stretch",
-                 help="Another test image, drawn at random.")  # fmt: skip
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        number = st.number_input(f"Number (0 to {last})", 0, last, 0, key="number", bind="query-params", width=220)
+        st.button("Another by chance", on_click=_another, args=(last,), icon=":material/casino:")
     picture = example_pictures(test.images[[int(number)]], data.levels, "test image", formats)[0]
     return replace(picture, name=f"test image {int(number)}")
 
@@ -86,9 +85,8 @@ def _another(last: int) -> None:
 def _uploaded(formats: Sequence[scoring.Format], slot: str) -> Picture | None:
     file = st.file_uploader("One image: PNG, JPEG, WebP, BMP, GIF, TIFF", key="upload", help=PRIVACY)
     pictures = uploaded_pictures([file] if file else [], formats, slot)
-    if not pictures:
+    if not file:
         st.info("Upload an image, or choose a test image.", icon=":material/add_photo_alternate:")
-        return None
     if len(pictures) > 1:
         st.caption(f"The first of its images is used: {plain(pictures[0].name)}.")
-    return pictures[0]
+    return pictures[0] if pictures else None

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gdm_core.contract import ExactLikelihood, GenerativeModel, has
 
+COLOURS = ("red", "green", "blue")
 CURVE_POINTS = 240
 TOLERANCE = 1e-3  # relative: two sums of the same terms in single precision
 
@@ -75,11 +76,18 @@ class Expected:
         if self.levels == 2 and len(self.true) == 1:
             on = float(self.log_prob[0, 1].exp())
             return f"Expected to be 1 with probability {on:.3g}, given the pixels before it; it is {self.true[0]:.0f}."
-        kind, parts = "density" if self.levels is None else "probability", []
-        for value, log_prob in zip(self.true, self.true_log_prob, strict=True):
-            shown = f"{value:.3f}" if self.levels is None else str(round(value * (self.levels - 1)))
-            parts.append(f"{shown} with {kind} {_digits(log_prob)}")
-        return f"Given the pixels before it, expected to be {', '.join(parts)}; that is what it is."
+        kind = "density" if self.levels is None else "probability"
+        parts = [
+            f"{self.shown(value)} had {kind} {_digits(log_prob)}"
+            for value, log_prob in zip(self.true, self.true_log_prob, strict=True)
+        ]
+        names = [f"{name} " for name in COLOURS] if len(parts) == len(COLOURS) else [""] * len(parts)
+        said = ", ".join(name + part for name, part in zip(names, parts, strict=True))
+        return f"Given the pixels before it, its value {said}."
+
+    def shown(self, value: float) -> str:
+        """A value as the charts have it: the number of its level, or three digits."""
+        return f"{value:.3f}" if self.levels is None else str(round(value * (self.levels - 1)))
 
 
 def _digits(log_prob: float) -> str:

@@ -1,5 +1,5 @@
-"""A first-time user's way through the dashboard in a real browser: open, compare, sample, interpolate, upload two
-images, read their verdicts, download the CSV, and come back by a link.
+"""A first-time user's way through the dashboard in a real browser: open, compare, sample, interpolate, brush pixels
+away and see them filled in, click a map, upload two images, read their verdicts, download the CSV, come back by a link.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ FORBIDDEN_PORTS = {5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6697, 1
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A store with three tiny models; {architecture: address}."""
+    """A store with four tiny models; {architecture: address}."""
     folder = tmp_path_factory.mktemp("browser")
     with using(new_store(folder)):
-        yield {name: register_model(folder, name) for name in ("dcgan", "vae", "independent_bernoulli")}
+        yield {name: register_model(folder, name) for name in ("nade", "dcgan", "vae", "independent_bernoulli")}
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +154,54 @@ def sharp_edges(page) -> None:
     """The first grid on screen is at least as many dots wide as its pixels times eight: it was not blown up."""
     width = page.get_by_test_id("stImage").first.locator("img").evaluate("image => image.naturalWidth")
     assert width >= 6 * 9 * 4
+
+
+def test_a_brushed_image_is_completed(page):
+    open_page(page, "Completion")
+    completions = page.locator("img[alt$='by digits-nade/1']")
+    completions.nth(7).wait_for()
+    settled(page)
+    before = completions.first.get_attribute("src")
+    canvas, said = page.locator(".brush canvas"), page.locator(".brush .said")
+    box = canvas.bounding_box()
+    cell = box["width"] / 8
+    page.mouse.move(box["x"] + cell / 2, box["y"] + cell / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 3.5 * cell, box["y"] + cell / 2)  # in one leap: the brush leaves no gap
+    page.mouse.up()
+    page.wait_for_url("**pixels=f0000000ffffffff**")  # four pixels of the first row, and the lower half as before
+    sync_api.expect(completions.first).not_to_have_attribute("src", before, timeout=MILLISECONDS)
+    settled(page)
+    assert "hidden=painted" in page.url and "36 of 64 pixels unknown" in said.inner_text()
+
+    canvas.focus()
+    for key in ("ArrowDown", "Space"):  # by keyboard: the brush stands where the mouse left it
+        page.keyboard.press(key)
+    page.wait_for_url("**pixels=f0100000ffffffff**")
+    settled(page)
+    page.goto(page.url)
+    said.get_by_text("37 of 64 pixels unknown").wait_for()
+    completions.nth(7).wait_for()
+    settled(page)
+
+
+def test_a_click_on_the_map_shows_what_was_expected(page):
+    open_page(page, "Surprise")
+    page.locator(".stPlotlyChart .js-plotly-plot").nth(3).wait_for()
+    settled(page)
+    box = page.locator(".stPlotlyChart").first.locator(".nsewdrag").bounding_box()
+    for row, column in ((2, 5), (6, 1), (6, 1)):  # a second click on a pixel does not take it away
+        page.mouse.click(box["x"] + (column + 0.5) * box["width"] / 8, box["y"] + (row + 0.5) * box["height"] / 8)
+        page.get_by_text(f"Row {row}, column {column}:").nth(1).wait_for()
+        settled(page)
+    page.get_by_role("spinbutton", name="Row").fill("7")
+    page.keyboard.press("Enter")
+    page.get_by_text("Row 7, column 1:").nth(1).wait_for()
+    settled(page)
+    assert "row=7" in page.url and "column=1" in page.url
+    page.goto(page.url)
+    page.get_by_text("Row 7, column 1:").nth(1).wait_for()
+    settled(page)
 
 
 def test_uploads_get_verdicts_and_a_csv(page, models, tmp_path):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import threading
 
+import numpy
 import pytest
 import torch
+from PIL import Image
 from streamlit.testing.v1 import AppTest
 from torch import Tensor
 
-from dashboard import completing, masks
+from dashboard import completing, images, masks
 from dashboard.completing import FRAMES, PORTION, Completions, why
 from dashboard.jobs import Cancelled, Job
 from gdm_core.contract import CompletesStepwise, ExactLikelihood, has
@@ -84,6 +87,16 @@ def test_covering_changes_unknown_pixels_alone():
     torch.testing.assert_close(shown[:, mask], blue[:, None].expand(-1, 10))
     halfway = masks.tinted(torch.stack([image, image]), mask, 0.5)[1]
     torch.testing.assert_close(halfway, (image.expand(3, -1, -1) + shown) / 2)
+
+
+def test_a_film_moves_once_and_loses_nothing():
+    frames = torch.randint(0, 256, (5, 3, 6, 7), generator=seeded_generator(0)) / 255
+    with Image.open(io.BytesIO(images.film(frames, 1.0))) as film:
+        assert film.n_frames == 5 and film.info["loop"] == 1
+        for place, frame in enumerate(frames):
+            film.seek(place)
+            assert torch.equal(torch.tensor(numpy.array(film.convert("RGB"))).permute(2, 0, 1) / 255, frame)
+            assert film.info["duration"] == 200
 
 
 # --- the job ----------------------------------------------------------------------------------------------------------

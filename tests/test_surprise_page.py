@@ -107,7 +107,7 @@ def test_a_real_pixel_has_a_density_in_each_colour():
     assert expected.levels is None and expected.log_prob.shape == (3, len(expected.values))
     assert expected.log_prob.exp().mean(1).tolist() == pytest.approx([1, 1, 1], abs=1e-6)  # the integral over [0, 1]
     assert expected.true_log_prob == pytest.approx([math.log(0.2), 0.0, math.log(1.4)], abs=1e-6)
-    assert "0.100 with density 0.2, 0.500 with density 1, 0.700 with density 1.4" in expected.in_words()
+    assert "red 0.100 had density 0.2, green 0.500 had density 1, blue 0.700 had density 1.4" in expected.in_words()
 
 
 def test_a_binary_pixel_in_words(models):
@@ -150,7 +150,8 @@ def test_each_colour_has_a_panel_and_many_levels_are_a_line():
     figure = levels_figure(numpy.full((3, 256), 1 / 256), [0, 17, 255])
     assert len(figure.data) == 3 and all(trace.type == "scatter" for trace in figure.data)
     assert [shape.x0 for shape in figure.layout.shapes] == [0, 17, 255]
-    assert {"red", "green", "blue"} <= {note.text for note in figure.layout.annotations}
+    titles = [figure.layout[f"yaxis{number}"].title.text for number in ("", 2, 3)]
+    assert titles == ["probability, red", "probability, green", "probability, blue"]
 
 
 def test_a_density_is_a_curve_with_its_value_marked():
@@ -212,7 +213,7 @@ def test_a_click_chooses_the_pixel_it_hit_and_a_second_one_changes_nothing(monke
 def test_levels_are_shown_as_levels(models):
     test = page("surprise", models="digits-pixel_cnn/2", row="3", column="4", number="4")
     level = int(load_dataset("digits").splits["test"].images[4, 0, 3, 4])
-    assert f"expected to be {level} with probability" in words(test) and "17 levels" in words(test)
+    assert f"its value {level} had probability" in words(test) and "17 levels" in words(test)
 
 
 def test_without_models_it_says_what_to_do(empty_store):  # noqa: F811

@@ -34,7 +34,8 @@ def surprise_figure(
     figure = Figure([
         go.Heatmap(
             z=surprise, zmin=low, zmax=max(high, low + 1e-6), colorscale=SCALE, hoverinfo="skip",
-            colorbar={"title": {"text": "nats", "side": "right"}, "thickness": 12, "outlinewidth": 0, "xpad": 4},
+            colorbar={"title": {"text": "nats", "side": "top"}, "orientation": "h", "thickness": 10, "outlinewidth": 0,
+                      "y": 1.02, "yanchor": "bottom", "ypad": 0},
         ),
         go.Scatter(
             x=columns, y=rows, mode="markers", text=[f"{value:.3g}" for value in surprise.flatten()],
@@ -44,10 +45,10 @@ def surprise_figure(
         ),
     ])  # fmt: skip
     _frame(figure, chosen)
-    finish(figure, 360, legend=False)
+    finish(figure, 400, legend=False)
     ticks = {"showgrid": False, "zeroline": False, "fixedrange": True, "constrain": "domain", "nticks": 8}
-    figure.update_xaxes(title="column", range=[-0.5, width - 0.5], **ticks)
-    figure.update_yaxes(title="row", range=[height - 0.5, -0.5], scaleanchor="x", **ticks)
+    figure.update_xaxes(range=[-0.5, width - 0.5], **ticks)
+    figure.update_yaxes(range=[height - 0.5, -0.5], scaleanchor="x", constraintoward="top", **ticks)
     figure.update_layout(hovermode="closest", hoverdistance=-1, dragmode=False)
     return figure
 
@@ -77,12 +78,9 @@ def levels_figure(probabilities: numpy.ndarray, true: Sequence[int]) -> Figure:
         figure.add_trace(bars, row=index + 1, col=1)
         _mark(figure, value, index, colours, f"this pixel: {value}")
     figure.update_xaxes(title="value", row=colours, col=1)
-    if levels == 2:
-        figure.update_xaxes(tickvals=[0, 1], range=[-0.6, 1.6])
-    figure.update_yaxes(rangemode="tozero", title="probability")
-    if levels == 2:
-        figure.update_yaxes(range=[0, 1.15])
-    return _finished(figure, colours)
+    figure.update_xaxes(range=[-0.6, levels - 0.4], tickvals=[0, 1] if levels == 2 else None)
+    figure.update_yaxes(rangemode="tozero", range=[0, 1.1] if levels == 2 else None)
+    return _finished(figure, colours, "probability")
 
 
 def density_figure(values: numpy.ndarray, densities: numpy.ndarray, true: Sequence[float]) -> Figure:
@@ -99,13 +97,12 @@ def density_figure(values: numpy.ndarray, densities: numpy.ndarray, true: Sequen
         _mark(figure, value, index, colours, f"this pixel: {value:.3f}")
     figure.update_xaxes(range=[0, 1])
     figure.update_xaxes(title="value", row=colours, col=1)
-    figure.update_yaxes(rangemode="tozero", title="density")
-    return _finished(figure, colours)
+    figure.update_yaxes(rangemode="tozero")
+    return _finished(figure, colours, "density")
 
 
 def _panels(colours: int) -> Figure:
-    titles = COLOUR_NAMES if colours == 3 else None
-    return make_subplots(rows=colours, cols=1, shared_xaxes=True, vertical_spacing=0.1, subplot_titles=titles)
+    return make_subplots(rows=colours, cols=1, shared_xaxes=True, vertical_spacing=0.12)
 
 
 def _tone(index: int, colours: int) -> str:
@@ -120,7 +117,9 @@ def _mark(figure: Figure, value: float, index: int, colours: int, words: str) ->
     )  # fmt: skip
 
 
-def _finished(figure: Figure, colours: int) -> Figure:
+def _finished(figure: Figure, colours: int, what: str) -> Figure:
+    for index in range(colours):
+        figure.update_yaxes(title=f"{what}, {COLOUR_NAMES[index]}" if colours == 3 else what, row=index + 1, col=1)
     figure.update_layout(bargap=0.15, hovermode="closest")
     finish(figure, 260 if colours == 1 else 110 + 130 * colours, legend=False)
     return figure.update_layout(margin_t=30)  # for the words above the panels

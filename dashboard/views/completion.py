@@ -125,12 +125,11 @@ def _controls() -> tuple[int, int, float]:
     count, seed = st.columns(2)
     n = count.number_input("Completions", 1, MOST, 8, key="n", bind="query-params")
     number = seed.number_input("Seed", 0, 2**31 - 1, 0, key="seed", help=SEED_HELP, bind="query-params")
-    heat, button = st.columns(2, vertical_alignment="bottom")
-    temperature = heat.slider(
+    temperature = st.slider(
         "Temperature", 0.1, 2.0, 1.0, 0.05, key="temperature", help=TEMPERATURE_HELP, bind="query-params"
     )
-    button.button("Complete anew", type="primary", on_click=_new_seed, icon=":material/casino:", width="stretch",
-                  help="Draw other completions, with a new seed.")  # fmt: skip
+    st.button("Complete anew", type="primary", on_click=_new_seed, icon=":material/casino:",
+              help="Draw other completions, with a new seed.")  # fmt: skip
     return int(n), int(number), float(temperature)
 
 
@@ -200,19 +199,15 @@ def _result(subject: Subject, job: Job, request: Request, looks: Looks) -> None:
 def _finished(subject: Subject, done: Completions, x: Tensor, request: Request, looks: Looks) -> None:
     mean = done.images.mean(0)
     known = masks.covered(x, request.unknown)
-    left, right = st.columns([1, 2], gap="medium")
+    left, right = st.columns([3, 5], gap="medium")
     left.html(strip([
-        _shown(x, f"{request.picture} as the model sees it", "the image", done.original),
+        _shown(x, f"{request.picture} as the model sees it", "image", done.original),
         _shown(known, "what is known of it", "what is known"),
         _shown(mean, f"mean of {len(done.images)} completions", f"mean of {len(done.images)}"),
     ]))  # fmt: skip
-    likelihoods = [None] * len(done.images) if done.log_prob is None else done.log_prob.tolist()
-    frames = done.frames if looks.film else done.images[None]
-    frames = masks.tinted(frames, request.unknown) if looks.tint else frames
-    right.html(strip([
-        _shown(frames[:, i], f"completion {i + 1} by {subject.label}", "", likelihoods[i])
-        for i in range(len(done.images))
-    ]))  # fmt: skip
+    if looks not in done.drawn:
+        done.drawn[looks] = strip(_pictures(subject.label, done, request.unknown, looks))
+    right.html(done.drawn[looks])
     if done.log_prob is not None:
         right.caption("Under each completion: log p(x) of the whole image, in nats.")
     name = f"{subject.label.replace('/', '-')}-completions-seed{request.seed}.png"
@@ -221,13 +216,22 @@ def _finished(subject: Subject, done: Completions, x: Tensor, request: Request, 
                           icon=":material/download:")  # fmt: skip
 
 
+def _pictures(label: str, done: Completions, unknown: Tensor, looks: Looks) -> list[Shown]:
+    likelihoods = [None] * len(done.images) if done.log_prob is None else done.log_prob.tolist()
+    frames = done.frames if looks.film else done.images[None]
+    frames = masks.tinted(frames, unknown) if looks.tint else frames
+    return [
+        _shown(frames[:, i], f"completion {i + 1} by {label}", "", likelihoods[i]) for i in range(len(done.images))
+    ]
+
+
 def _shown(image: Tensor, description: str, caption: str = "", log_prob: float | None = None) -> Shown:
     """An image (C, H, W), or one with the moments before it (T, C, H, W)."""
     width = image.shape[-1] * images.enlargement(*image.shape[-2:], SIDE)
     words = [caption] * bool(caption) + ([] if log_prob is None else [f"{log_prob:.2f}"])
     moments = image.reshape(-1, *image.shape[-3:])
     moves = len(moments) > 1
-    content = images.film(moments, SIDE, FILM_SECONDS) if moves else images.image_png(moments[0], SIDE)
+    content = images.film(moments, FILM_SECONDS) if moves else images.image_png(moments[0], SIDE)
     return Shown(content, description, width, ": ".join(words))
 
 

@@ -76,18 +76,16 @@ def _remembered(subject: Subject, sight: Sight) -> Surprise:
 
 def _pixel(surprise: Surprise) -> tuple[int, int]:
     """Row and column of the chosen pixel; where none is chosen, the one that surprises the first model most."""
-    columns = st.columns([1, 1, 2], vertical_alignment="bottom")
     place = []
-    for column, key, size, top in zip(
-        columns, ("row", "column"), surprise.map.shape, surprise.most_surprising, strict=False
-    ):
-        if (st.session_state.get(key) or 0) >= size:  # of another model's larger images
-            st.session_state[key] = None
-        chosen = column.number_input(f"{key.capitalize()} (0 to {size - 1})", 0, size - 1, None, key=key,
-                                     placeholder=str(top), bind="query-params")  # fmt: skip
-        place.append(top if chosen is None else int(chosen))
-    columns[2].button("The most surprising", on_click=_choose, args=(None, None), icon=":material/priority_high:",
-                      width="stretch", help="The pixel that the first model finds least likely.")  # fmt: skip
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        for key, size, top in zip(("row", "column"), surprise.map.shape, surprise.most_surprising, strict=True):
+            if (st.session_state.get(key) or 0) >= size:  # of another model's larger images
+                st.session_state[key] = None
+            chosen = st.number_input(f"{key.capitalize()} (0 to {size - 1})", 0, size - 1, None, key=key,
+                                     placeholder=str(top), bind="query-params", width=150)  # fmt: skip
+            place.append(top if chosen is None else int(chosen))
+        st.button("The most surprising", on_click=_choose, args=(None, None), icon=":material/priority_high:",
+                  help="The pixel that the first model finds least likely.")  # fmt: skip
     return place[0], place[1]
 
 
@@ -157,8 +155,8 @@ def _expectation(one: Seen, pixel: tuple[int, int]) -> None:
                     alt=f"What {one.subject.label} expected at row {pixel[0]}, column {pixel[1]}")  # fmt: skip
     st.caption(expected.in_words())
     if abs(expected.surprise - here) > TOLERANCE * max(1.0, abs(here)):
-        st.caption(f"Together {expected.surprise:.3g} nats: the chart shows the mean of the probabilities of several "
-                   "orderings of the pixels, the map the mean of their surprises.")  # fmt: skip
+        st.caption(f"That is {expected.surprise:.3g} nats: over several orderings of the pixels, the chart averages "
+                   "probabilities and the map averages surprise.")  # fmt: skip
 
 
 def _figure(expected: Expected) -> Figure:
