@@ -128,6 +128,18 @@ def test_the_orders_follow_from_their_seed_and_are_not_stored() -> None:
 
 
 @torch.no_grad()
+def test_the_loss_weighs_what_comes_after_the_known_in_the_order() -> None:
+    model, images = made_eonade((1, 1, 3)), all_images((1, 1, 3))
+    v = in_sequence(images)
+    for order in every_order(3):
+        for count in range(3):
+            known = torch.zeros_like(v).index_fill(1, order[:count], 1).bool()
+            log_prob = model.distribution.log_prob(model.logits_given(v, known), v)[:, order[count:]]
+            found = model.order_agnostic_loss(images, order.expand(8, -1), torch.full((8,), count))
+            torch.testing.assert_close(found, -log_prob.sum(1) * 3 / (3 - count))
+
+
+@torch.no_grad()
 @layers
 @pytest.mark.parametrize(("shape", "levels"), SHAPES)
 def test_the_loss_is_unbiased(shape: tuple, levels: int, hidden_layers: int) -> None:
