@@ -43,14 +43,14 @@ def train(
     dataset: Annotated[
         str,
         typer.Option(
-            help="digits, mnist, fashion_mnist, kmnist, cifar10, svhn, binarized_mnist, cifar10_subset, omniglot28 or "
-            "folder:PATH."
+            help="digits, mnist, fashion_mnist, kmnist, cifar10, svhn, binarized_mnist, cifar10_subset, omniglot28, "
+            "harmonics or folder:PATH."
         ),
     ] = "digits",
     size: Annotated[int | None, typer.Option(help="Height and width of a folder's images (32).", min=1)] = None,
     channels: Annotated[int | None, typer.Option(help="1 (grey) or 3 (colour) for a folder's images (1).")] = None,
     treatment: Annotated[
-        str | None, typer.Option(help="Pixels: threshold, dynamic, levels or real. Default: the model's natural one.")
+        str | None, typer.Option(help="Pixels: threshold, dynamic, levels or real. Default: the natural one.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images. Default: the model's.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step. Default: the model's.")] = None,

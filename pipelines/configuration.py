@@ -69,9 +69,10 @@ def resolve(
     What is wrong with the model or its arguments is said before any data is read. Raises ValueError (DataError).
     """
     given = check_arguments(model, arguments or {})
-    pixels = _pixels(model, given, treatment)
+    _pixels(model, given, treatment)
     config = _training_config(model, {name: value for name, value in training.items() if value is not None})
     data = load_dataset(dataset, size=size, channels=channels)
+    pixels = _pixels(model, given, treatment, data.pixels)
     reduced = given.get("levels") if pixels == "levels" else None
     chosen = treatment_for(treatment, data.levels, pixels, reduced)
     resolved = {**argument_defaults(model), **given, **_pixel_arguments(model, chosen)}
@@ -88,12 +89,16 @@ def treatment_of(configuration: RunConfiguration) -> Treatment:
     return Treatment.from_dict(configuration.treatment)
 
 
-def _pixels(model: str, arguments: dict[str, Any], treatment: str | None) -> str:
-    """The kind of pixels: by the model's argument, else by the treatment's name, else the model's first."""
+def _pixels(model: str, arguments: dict[str, Any], treatment: str | None, meant: str | None = None) -> str:
+    """The kind of pixels: by the model's argument, the treatment's name, what the data is meant as, the model's first.
+
+    What the data is meant as counts only for models that take it.
+    """
     known = pixel_kinds(model)
     if treatment is not None and treatment not in TREATMENTS:
         raise ValueError(f"unknown pixel treatment {treatment!r}; known are {', '.join(TREATMENTS)}")
-    wanted = arguments.get("pixels") or (TREATMENTS[treatment] if treatment else known[0])
+    natural = meant if meant in known else known[0]
+    wanted = arguments.get("pixels") or (TREATMENTS[treatment] if treatment else natural)
     if wanted not in known:
         fitting = [name for name, pixels in TREATMENTS.items() if pixels in known]
         raise ValueError(f"{model} does not model {wanted} pixels; choose --treatment {' or '.join(fitting)}")

@@ -9,6 +9,7 @@ import torch
 
 from gdm_core.contract import ExactLikelihood, GenerativeModel, LatentLikelihood, Samples, TrainingConfig, has
 from gdm_core.data import ImageDataset, Treatment, evaluation_images, grid
+from gdm_core.data.pictures import is_signal
 from gdm_core.likelihoods import Likelihood, likelihood
 from gdm_core.randomness import seeded_generator
 from gdm_core.training import Progress
@@ -73,4 +74,4 @@ class EpochLog:
         """Samples from the same noise at every epoch, so that epochs can be compared."""
         self.model.eval()
         images = self.model.sample(GRID_IMAGES, generator=seeded_generator(self.seed, "sample grid"))
-        return grid(images, columns=8, scale=self.picture_scale)
+        return grid(images, columns=2 if is_signal(images) else 8, scale=self.picture_scale)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 from functools import partial
 
@@ -16,6 +15,7 @@ from dashboard.loading import LoadedModel
 from dashboard.page import plain
 from dashboard.sampling import sampling
 from gdm_core.contract import Samples
+from gdm_core.data.pictures import square_columns
 from pipelines.tracking import ModelVersion
 
 MOST_IMAGES, GRID_SIDE, COLUMNS = 400, 480, 3
@@ -92,7 +92,7 @@ def _grid(version: ModelVersion, job: Job, seed: int) -> None:
     shown = job.result if finished else job.preview
     if shown is None:
         return
-    content = images.png(images.grid_picture(shown, _columns(len(shown)), GRID_SIDE))
+    content = images.png(images.grid_picture(shown, square_columns(shown), GRID_SIDE))
     st.image(content, alt=f"{len(shown)} samples of {version_name(version)}, seed {seed}")
     if finished:
         st.caption(f"{plain(version.dataset)} · {plain(version.treatment)}")
@@ -100,15 +100,11 @@ def _grid(version: ModelVersion, job: Job, seed: int) -> None:
                            key=f"png {version.uri}", on_click="ignore", icon=":material/download:")  # fmt: skip
 
 
-def _columns(count: int) -> int:
-    return math.ceil(math.sqrt(count))
-
-
 def _download_all(drawn: list[Drawn], seed: int) -> None:
     results = [job.result for *_, job in drawn]
     if len(drawn) < 2 or any(result is None for result in results):
         return
-    pictures = [images.grid_picture(result, _columns(len(result)), GRID_SIDE) for result in results]
+    pictures = [images.grid_picture(result, square_columns(result), GRID_SIDE) for result in results]
     order = "From left to right: " + ", ".join(version_name(version) for version, *_ in drawn)
     st.download_button("All grids as one PNG", images.png(images.beside(pictures)), f"samples-seed{seed}.png",
                        "image/png", "png all", order, "ignore", icon=":material/download:")  # fmt: skip

@@ -34,20 +34,26 @@ def pasted_block(
     """A square of one value pasted at a random place of each image: (images, masks bool (N, 1, H, W)).
 
     The value is the extreme that lies further from what it covers: full brightness over the darker half of values, 0
-    over the brighter one. `size` is a quarter of the shorter side, at least 2: 2x2 on 8x8, 7x7 on 28x28.
+    over the brighter one. `size` is a quarter of the shorter side, at least 2: 2x2 on 8x8, 7x7 on 28x28; of an image
+    of one row it is a quarter of the row.
     """
     count, _, height, width = stored.shape
-    size = max(2, min(height, width) // 4) if size is None else size
-    if not 1 <= size <= min(height, width):
+    tall, wide = _block_of(height, width) if size is None else (size, size)
+    if not (1 <= tall <= height and 1 <= wide <= width):
         raise ValueError(f"a block in {height} x {width} images has size 1 to {min(height, width)}, got {size}")
-    tops = torch.randint(height - size + 1, (count,), generator=generator).tolist()
-    lefts = torch.randint(width - size + 1, (count,), generator=generator).tolist()
+    tops = torch.randint(height - tall + 1, (count,), generator=generator).tolist()
+    lefts = torch.randint(width - wide + 1, (count,), generator=generator).tolist()
     images, masks = stored.clone(), torch.zeros(count, 1, height, width, dtype=torch.bool)
     for index, (top, left) in enumerate(zip(tops, lefts, strict=True)):
-        place = (index, slice(None), slice(top, top + size), slice(left, left + size))
+        place = (index, slice(None), slice(top, top + tall), slice(left, left + wide))
         is_dark = stored[place].float().mean() < (levels - 1) / 2
         images[place], masks[place] = (levels - 1 if is_dark else 0), True
     return images, masks
+
+
+def _block_of(height: int, width: int) -> tuple[int, int]:
+    size = max(2, min((side for side in (height, width) if side > 1), default=1) // 4)
+    return min(size, height), min(size, width)
 
 
 def spliced(stored: Tensor) -> Tensor:

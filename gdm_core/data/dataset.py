@@ -43,6 +43,7 @@ class ImageDataset:
     class_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # what a user must know, such as files that were skipped
     specification: dict = field(default_factory=dict)
+    pixels: str | None = None  # the kind its values are meant as, for models that take it; None leaves it to the model
     digest: str = field(init=False)  # 16 hex digits
 
     def __post_init__(self) -> None:

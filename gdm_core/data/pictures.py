@@ -1,4 +1,4 @@
-"""Images as pictures to look at: upscaled by nearest neighbour, alone or in a grid."""
+"""Images as pictures to look at: upscaled by nearest neighbour, alone or in a grid; signals as curves."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 GAP_GREY = 0.5
+CURVE_HEIGHT = 64  # dots of a signal's curve
 
 
 def to_picture(images: Tensor, scale: int = 1) -> Image.Image:
@@ -29,9 +30,13 @@ def to_picture(images: Tensor, scale: int = 1) -> Image.Image:
 
 
 def grid(images: Tensor, columns: int = 8, scale: int = 1, gap: int = 1) -> Image.Image:
-    """Images (N, C, H, W) in [0, 1] row by row in one picture, `gap` grey pixels (times `scale`) between them."""
+    """Images (N, C, H, W) in [0, 1] row by row in one picture, `gap` grey pixels (times `scale`) between them.
+
+    Signals are drawn as curves.
+    """
     if images.dim() != 4 or not len(images) or columns < 1 or gap < 0:
         raise ValueError(f"a grid needs images (N, C, H, W), columns >= 1 and gap >= 0, got {tuple(images.shape)}")
+    images = curves(images) if is_signal(images) else images
     count, channels, height, width = images.shape
     columns = min(columns, count)
     rows = -(-count // columns)
@@ -41,3 +46,25 @@ def grid(images: Tensor, columns: int = 8, scale: int = 1, gap: int = 1) -> Imag
         top, left = index // columns * (height + gap), index % columns * (width + gap)
         canvas[:, top : top + height, left : left + width] = image
     return to_picture(canvas, scale)
+
+
+def square_columns(images: Tensor) -> int:
+    """How many columns make a grid of images (N, C, H, W) about as wide as it is high."""
+    count, _, height, width = images.shape
+    return max(1, math.ceil(math.sqrt(count * (CURVE_HEIGHT if is_signal(images) else height) / width)))
+
+
+def is_signal(images: Tensor) -> bool:
+    """Whether images (N, C, H, W) are signals: of one colour and one row, where brightness is nothing to look at."""
+    return images.shape[1:3] == (1, 1)
+
+
+def curves(signals: Tensor, height: int = CURVE_HEIGHT) -> Tensor:
+    """Signals (N, 1, 1, T) in [0, 1] as images of their curves, bright on dark, 0 at the bottom: (N, 1, height, T)."""
+    if torch.isnan(signals).any():
+        raise ValueError("a signal with NaN cannot be shown")
+    values = signals[:, 0].clamp(0, 1) * (height - 1)  # (N, 1, T)
+    before = torch.cat([values[..., :1], values[..., :-1]], -1)
+    low, high = torch.minimum(before, values).round(), torch.maximum(before, values).round()
+    dots = torch.arange(height - 1, -1, -1, device=signals.device)[:, None]
+    return ((low <= dots) & (dots <= high)).to(signals)[:, None]

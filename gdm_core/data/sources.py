@@ -12,6 +12,7 @@ from gdm_core.data.cifar10_subset import load_cifar10_subset
 from gdm_core.data.dataset import ImageDataset, Split
 from gdm_core.data.errors import DataError
 from gdm_core.data.folder import load_folder
+from gdm_core.data.harmonics import load_harmonics
 from gdm_core.data.omniglot28 import load_omniglot28
 from gdm_core.data.splits import deal
 from gdm_core.data.torchvision_sets import TORCHVISION_SETS, load_torchvision_set
@@ -29,7 +30,7 @@ def data_root() -> Path:
 
 def list_datasets() -> list[str]:
     """The names `load_dataset` takes."""
-    return ["digits", *TORCHVISION_SETS, *FROM_FILES, "folder:PATH"]
+    return ["digits", *TORCHVISION_SETS, *FROM_FILES, "harmonics", "folder:PATH"]
 
 
 def load_dataset(
@@ -43,9 +44,9 @@ def load_dataset(
 ) -> ImageDataset:
     """Load a data set by name; `folder:PATH` is a user's own folder of images, brought to `size` and `channels`.
 
-    `root` is where downloaded sets lie (default: `data_root()`), `seed` decides the splits that are not given, and
-    `download=False` never asks the network. Raises DataError where the name is unknown, or naming the file that is
-    missing and what would supply it.
+    `root` is where downloaded sets lie (default: `data_root()`), `seed` decides the splits that are not given (and the
+    sounds of harmonics), and `download=False` never asks the network. Raises DataError where the name is unknown, or
+    naming the file that is missing and what would supply it.
     """
     if name.startswith("folder:"):
         return load_folder(name.removeprefix("folder:"), 32 if size is None else size, channels or 1, seed)
@@ -59,6 +60,8 @@ def load_dataset(
         return load_torchvision_set(name, folder, seed, download, specification)
     if name in FROM_FILES:
         return FROM_FILES[name](folder, seed, specification)
+    if name == "harmonics":
+        return load_harmonics(seed, specification)
     return _load_digits(seed, specification)
 
 
