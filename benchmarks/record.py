@@ -60,11 +60,15 @@ def section(title: str, note: str, columns: Sequence[str], rows: Sequence[Sequen
 
 def keep(name: str, lines: Sequence[str], values: dict[str, Any], folder: Path = RESULTS) -> None:
     """Print the report and write it as NAME.md, with the same numbers as NAME.json beside it."""
+    write(name, lines, values, folder)
+    print("\n".join(lines))
+
+
+def write(name: str, lines: Sequence[str], values: dict[str, Any], folder: Path = RESULTS) -> None:
+    """Write the report as NAME.md, with the same numbers as NAME.json beside it."""
     folder.mkdir(parents=True, exist_ok=True)
-    report = "\n".join(lines) + "\n"
-    (folder / f"{name}.md").write_text(report, encoding="utf-8")
+    (folder / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     (folder / f"{name}.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    print(report)
 
 
 def spread(values: Sequence[float]) -> dict[str, float] | None:
