@@ -20,23 +20,29 @@ BUILDERS: dict[str, Callable[[tuple, int], GenerativeModel]] = {
     "pixel_cnn with places": lambda shape, levels: build_model(
         "pixel_cnn", shape, channels=3, blocks=1, position_bias=True, **pixels_of(levels)
     ),
+    "pixel_cnn_plus_plus": lambda shape, levels: build_model(
+        "pixel_cnn_plus_plus", shape, channels=3, components=3, **pixels_of(levels)
+    ),
+    "pixel_cnn_plus_plus without down-sampling": lambda shape, levels: build_model(
+        "pixel_cnn_plus_plus", shape, channels=3, resolutions=1, components=1, **pixels_of(levels)
+    ),
     "wavenet": lambda shape, levels: build_model(
-        "wavenet", shape, channels=5, skip_channels=6, **pixels_of(levels)
+        "wavenet", shape, channels=5, skip_channels=12, **pixels_of(levels)
     ),
     "wavenet 2 stacks": lambda shape, levels: build_model(
-        "wavenet", shape, channels=4, skip_channels=5, stacks=2, position_bias=True, **pixels_of(levels)
+        "wavenet", shape, channels=4, skip_channels=12, stacks=2, position_bias=True, **pixels_of(levels)
     ),
     "image_transformer": lambda shape, levels: build_model(
         "image_transformer", shape, features=8, blocks=2, heads=2, **pixels_of(levels)
     ),
     "pixel_rnn row by row": lambda shape, levels: build_model(
-        "pixel_rnn", shape, kind="row_by_row", channels=8, **pixels_of(levels)
+        "pixel_rnn", shape, kind="row_by_row", channels=5, **pixels_of(levels)
     ),
     "pixel_rnn row lstm": lambda shape, levels: build_model(
-        "pixel_rnn", shape, kind="row_lstm", channels=6, kernel_size=3, **pixels_of(levels)
+        "pixel_rnn", shape, kind="row_lstm", channels=6, layers=1, kernel_size=3, **pixels_of(levels)
     ),
     "pixel_rnn diagonal": lambda shape, levels: build_model(
-        "pixel_rnn", shape, channels=12, kernel_size=3, position_bias=True, **pixels_of(levels)
+        "pixel_rnn", shape, channels=12, layers=1, kernel_size=3, position_bias=True, **pixels_of(levels)
     ),
     "multiscale_pixel_rnn": lambda shape, levels: build_model(
         "multiscale_pixel_rnn", shape, channels=6, layers=1, kernel_size=3, **pixels_of(levels)
@@ -51,9 +57,9 @@ BUILDERS: dict[str, Callable[[tuple, int], GenerativeModel]] = {
         "made", shape, hidden_units=(20,), orderings=3, **pixels_of(levels)
     ),
     "made with masks": lambda shape, levels: build_model(
-        "made", shape, hidden_units=(20, 10), masks=3, direct_connections=True, **pixels_of(levels)
+        "made", shape, hidden_units=(20, 10), masks=2, direct_connections=True, **pixels_of(levels)
     ),
-    "eonade": lambda shape, levels: build_model("eonade", shape, hidden_units=8, orderings=3, **pixels_of(levels)),
+    "eonade": lambda shape, levels: build_model("eonade", shape, hidden_units=8, orderings=2, **pixels_of(levels)),
     "eonade 2 layers": lambda shape, levels: build_model(
         "eonade", shape, hidden_units=7, hidden_layers=2, orderings=2, ensemble_seed=1, **pixels_of(levels)
     ),
@@ -81,7 +87,7 @@ SHORT_SIGHTED = {  # do not see every pixel before
 EXACT_FOR_ANY_MASK = {"mixture_of_bernoullis"}  # of those in raster order
 BY_SCALES = {"multiscale_pixel_rnn", "multiscale_pixel_rnn 3 scales"}
 IN_OTHER_ORDERS = {"made with orderings", "eonade", "eonade 2 layers"} | BY_SCALES
-ENSEMBLES = IN_OTHER_ORDERS - BY_SCALES | {"made with masks"}  # averages of densities, whose map is the mean of the maps
+ENSEMBLES = IN_OTHER_ORDERS - BY_SCALES | {"made with masks"}  # averages, whose map is the mean of maps
 LEVEL_MODELS = [name for name in BUILDERS if name not in BINARY_ONLY]
 
 

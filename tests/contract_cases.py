@@ -29,6 +29,7 @@ SMALL = {
     "multiscale_pixel_rnn": {"channels": 6, "layers": 1, "kernel_size": 3},
     "nade": {"hidden_units": 5},
     "pixel_cnn": {"channels": 4, "blocks": 1, "kernel_size": 3, "position_bias": True},
+    "pixel_cnn_plus_plus": {"channels": 4, "components": 2},
     "pixel_rnn": {"channels": 6, "layers": 1, "kernel_size": 3, "position_bias": True},
     "rbm": {"hidden_units": 5, "chains": 7, "sampling_steps": 6},
     "wavenet": {"channels": 4, "skip_channels": 5, "position_bias": True},

@@ -59,6 +59,7 @@ EXPECTED = {
     "multiscale_pixel_rnn": EXACT_IN_ORDER,
     "nade": EXACT_IN_ORDER,
     "pixel_cnn": EXACT_IN_ORDER,
+    "pixel_cnn_plus_plus": EXACT_IN_ORDER,
     "pixel_rnn": EXACT_IN_ORDER,
     "helmholtz_machine": {"Samples", "LatentLikelihood", "Reconstructs", "Filters"},
     "rbm": {
@@ -68,7 +69,7 @@ EXPECTED = {
     "wavenet": EXACT_IN_ORDER,
     "vae": {"Samples", "LatentLikelihood", "Encodes", "Decodes", "Reconstructs"},
 }  # fmt: skip
-NUMBER_OF_PAIRS = 107
+NUMBER_OF_PAIRS = 114
 
 # --- what is collected -------------------------------------------------------------------------------------------
 

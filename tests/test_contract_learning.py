@@ -45,7 +45,7 @@ def test_models_with_a_loss_are_those_of_the_table() -> None:
     """The others learn by an update of their own: counting, contrastive divergence, two players."""
     assert {case.name for case in WITH_LOSS.values()} == {
         "eonade", "fvsbn", "helmholtz_machine", "image_transformer", "made", "markov_chain", "mixture_of_bernoullis",
-        "multiscale_pixel_rnn", "nade", "pixel_cnn", "pixel_rnn", "vae", "wavenet",
+        "multiscale_pixel_rnn", "nade", "pixel_cnn", "pixel_cnn_plus_plus", "pixel_rnn", "vae", "wavenet",
     } <= {*list_models()}
 
 

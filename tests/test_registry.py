@@ -42,6 +42,7 @@ TABLE = {
         "multiscale_pixel_rnn",
         "nade",
         "pixel_cnn",
+        "pixel_cnn_plus_plus",
         "pixel_rnn",
         "wavenet",
     ],

@@ -76,19 +76,19 @@ class RowCache:
 
     def step(self, row: Tensor) -> Tensor:
         """The outputs (ceil(columns / stride), n, out) at the next row of inputs."""
-        step, y = self.layer.stride, self.layer.bias
-        for inputs, weights in zip(self.keep(row), self.weights, strict=True):
+        rows, outputs = self.keep(row), -(-self.width // self.layer.stride)
+        y = self.layer.bias.repeat(outputs * row.shape[1], 1)
+        for inputs, weights in zip(rows, self.weights, strict=True):
             for first, weight in enumerate(weights):
-                seen = inputs[first : first + self.width : step]
-                y = torch.addmm(y, seen.flatten(0, 1), weight)
-        return y.unflatten(0, seen.shape[:2])
+                y.addmm_(inputs[first : first + self.width : self.layer.stride].flatten(0, 1), weight)
+        return y.unflatten(0, (outputs, -1))
 
 
 class PlaceCache:
     """The incremental form of a `left` `ShiftedConvolution` of two rows: n images of one width, place after place.
 
-    For each row: `begin_row`; then for each column `step`, or `keep` where no output begins. What the places of a row
-    see of the row above is added up in one product when the row begins.
+    For each row: `begin_row`; then for each column: put the inputs into `slot`, and take the outputs from `step` where
+    any begin, once. What the places of a row see of the row above is added up in one product when the row begins.
     """
 
     def __init__(self, layer: ShiftedConvolution, n: int, width: int) -> None:
@@ -110,14 +110,13 @@ class PlaceCache:
             self.base = (base if extra is None else base + extra).unbind(0)
         self.now = 1 - self.now
 
-    def keep(self, column: int, inputs: Tensor) -> None:
-        """Remember the inputs (n, in) at a column."""
-        self.slots[self.now][column].copy_(inputs)
+    def slot(self, column: int) -> Tensor:
+        """Where the inputs at a column belong, a view (n, in) to write into."""
+        return self.slots[self.now][column]
 
-    def step(self, column: int, inputs: Tensor) -> Tensor:
-        """The outputs (n, out) at a column, whose inputs are these."""
-        self.keep(column, inputs)
-        return torch.addmm(self.base[column // self.layer.stride], self.windows[self.now][column], self.weight)
+    def step(self, column: int) -> Tensor:
+        """The outputs (n, out) at a column; they grow in place."""
+        return self.base[column // self.layer.stride].addmm_(self.windows[self.now][column], self.weight)
 
 
 class UpsamplingCache:

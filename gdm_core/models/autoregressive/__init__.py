@@ -11,6 +11,7 @@ from gdm_core.models.autoregressive import (  # noqa: F401
     multiscale_pixel_rnn,
     nade,
     pixel_cnn,
+    pixel_cnn_plus_plus,
     pixel_rnn,
     wavenet,
 )

@@ -53,17 +53,17 @@ class PixelCNNPlusPlus(RasterModel):
     (of `levels`; binary pixels have none). The network has no clamp and no normalisation: any parameters are allowed.
     """
 
-    default_training = TrainingConfig(epochs=12, batch_size=32, learning_rate=2e-3)
+    default_training = TrainingConfig(epochs=14, batch_size=16, learning_rate=4e-3)
     pixel_kinds = ("levels", "binary")
 
     def __init__(
         self,
         data_shape: Sequence[int],
-        channels: int = 32,
+        channels: int = 24,
         blocks: int = 1,
         resolutions: int = 2,
-        components: int = 5,
-        dropout: float = 0.2,
+        components: int = 10,
+        dropout: float = 0.3,
         pixels: Literal["levels", "binary"] = "levels",
         levels: int = 256,
     ) -> None:
@@ -127,7 +127,8 @@ class IncrementalPixelCNNPlusPlus:
     def logits(self, column: int, colour: int) -> Tensor:
         """(n, parameters)."""
         if colour == 0:
-            before = self.network.step(column, self.first_column.step(column, self.pixel))
+            self.first_column.slot(column).copy_(self.pixel)
+            before = self.network.step(column, self.first_column.step(column))
             output = torch.addmm(self.bias, functional.elu(before), self.weight)
             self.pixel, self.values = self.written[column], []
             self.conditionals = self.colours.conditionals(output, self.values)

@@ -23,9 +23,9 @@ from gdm_core.layers.shifted_convolution import (
 Streams = tuple[Tensor, Tensor]  # above and before, (N, features, H, W) each
 
 
-def concat_elu(x: Tensor, axis: int = 1) -> Tensor:
+def concat_elu(x: Tensor, axis: int = 1, out: Tensor | None = None) -> Tensor:
     """elu(x) and elu(-x), one after the other on the axis of features: as concatenated ReLU (Shang et al., 2016)."""
-    return functional.elu(torch.cat([x, -x], axis))
+    return functional.elu(torch.cat([x, -x], axis, out=out), inplace=True)
 
 
 class GatedResidual(nn.Module):
@@ -119,10 +119,12 @@ class IncrementalBlock:
 
     def step(self, column: int, before: Tensor, *shortcut: Tensor) -> Tensor:
         """`before` at a column of the row, (n, features), given its input and the short cut there."""
-        y = self.first.step(column, concat_elu(before))
+        concat_elu(before, out=self.first.slot(column))
+        y = self.first.step(column)
         for side in shortcut:
             y = torch.addmm(y, concat_elu(side), self.from_shortcut)
-        return before + functional.glu(self.second.step(column, concat_elu(y)), -1)
+        concat_elu(y, out=self.second.slot(column))
+        return before + functional.glu(self.second.step(column), -1)
 
 
 class IncrementalResolution:
@@ -177,10 +179,9 @@ class IncrementalResolution:
 
     def _coarser_place(self, column: int, before: Tensor) -> Tensor:
         lower, right, place = self.row % 2, column % 2, column // 2
-        if lower or right:
-            self.shrink_before.keep(column, before)
-        else:
-            self.coarse[place] = self.inner.step(place, self.shrink_before.step(column, before))
+        self.shrink_before.slot(column).copy_(before)
+        if not (lower or right):
+            self.coarse[place] = self.inner.step(place, self.shrink_before.step(column))
         return self.expand_before.place(self.coarse[place], lower, right)
 
 
