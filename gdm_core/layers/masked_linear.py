@@ -27,5 +27,5 @@ def spread_degrees(count: int, units: int, dimensions: int, generator: torch.Gen
 
     The same degrees each time, spread evenly over 1..D - 1, dealt out at random.
     """
-    even = 1 + torch.arange(units) * max(dimensions - 1, 1) // units
+    even = torch.linspace(1, dimensions, units + 1, dtype=torch.float64)[:-1].long()
     return even[torch.rand(count, units, generator=generator, dtype=torch.float64).argsort(dim=1, stable=True)]

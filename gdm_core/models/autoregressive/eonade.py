@@ -40,6 +40,7 @@ class EoNADE(OrderingEnsemble):
     (D, parameters, H), `visible_bias` (D, parameters).
     A training step costs one pass. An image's likelihood costs D passes through the deeper layers for each order,
     O(orderings D H (1 + (hidden_layers - 1) H)): with two layers, hundreds of times a training step.
+    The training defaults were chosen on the validation images of digits.
     """
 
     default_training = TrainingConfig(epochs=150, batch_size=32, learning_rate=3e-3)
