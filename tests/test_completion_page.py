@@ -13,7 +13,7 @@ from streamlit.testing.v1 import AppTest
 from torch import Tensor
 
 from dashboard import completing, images, masks
-from dashboard.completing import FRAMES, PORTION, Completions, why
+from dashboard.completing import FRAMES, PORTION, Completions, Film, why
 from dashboard.jobs import Cancelled, Job
 from gdm_core.contract import CompletesStepwise, ExactLikelihood, has
 from gdm_core.data import load_dataset
@@ -125,7 +125,7 @@ def completed(model, x: Tensor, unknown: Tensor, n: int, seed: int = 3) -> tuple
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("hidden", [masks.BOTTOM, masks.LEFT, masks.EVERYTHING])
 def test_completions_are_the_models_own(models, name, hidden):
-    """Those of `complete` from the same seed: all at once where they form exactly step by step, else a few at a time."""
+    """Those of `complete` from the same seed: all at once where they form step by step exactly, else in portions."""
     model, x, unknown = tracking.load_model(models[name]), digit(3), masks.preset(hidden, 8, 8)
     done, seen = completed(model, x, unknown, 6)
     exact = has(model, CompletesStepwise) and model.completion_is_exact(masks.known_of(unknown))
@@ -159,6 +159,18 @@ def test_the_film_shows_the_completion_form(models):
         assert not any(earlier.equal(later) for earlier, later in zip(frames, frames[1:], strict=False))
     done = completed(model, x, unknown, 6)[0]
     assert torch.equal(done.frames[-1], done.images) and not done.frames[0][:, :, unknown].any()
+
+
+def test_a_long_film_is_thinned_and_a_short_one_stands_still_at_its_end():
+    long, short = Film(480), Film(480)
+    for step in range(480):
+        long.add(torch.full((2, 1, 1, 1), step // 2))  # every second step changes nothing
+    for step in range(3):
+        short.add(torch.full((1, 1, 1, 1), -step))
+    assert (long.share, short.share) == (1.0, 3 / 480)
+    frames = completing._together([long, short]).squeeze()  # (T, 3)
+    assert FRAMES <= len(frames) <= FRAMES + 1 and frames[-1].tolist() == [239, 239, -2]
+    assert frames[0].tolist() == [0, 0, 0] and frames[1].tolist() == [5, 5, -2]
 
 
 def test_a_model_without_steps_has_one_frame(models):
@@ -227,8 +239,13 @@ def test_an_address_restores_the_view(models):
     own = completing.completing(tracking.load_model(models["nade"]), threading.Lock(), digit(7),
                                 masks.preset(masks.RANDOM, 8, 8, 0.25), 3, 5, 0.5)  # fmt: skip
     assert torch.equal(results(test)["digits-nade"].images, own(Job("again")).images)
-    assert ":green-badge[" not in words(test) and "temperature" in words(test)  # tempered is not exact
     assert [toggle.value for toggle in test.toggle] == [False, False]
+
+
+def test_a_tempered_completion_is_not_exact(models):
+    assert ":green-badge[" in words(page("completion", models="digits-nade/1"))
+    tempered = words(page("completion", models="digits-nade/1", temperature="0.5"))
+    assert ":green-badge[" not in tempered and ":orange-badge[" in tempered and "temperature" in tempered
 
 
 def test_an_address_restores_a_painted_mask(models):

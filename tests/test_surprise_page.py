@@ -43,20 +43,21 @@ def digit(number: int) -> Tensor:
 
 
 class TwoRealPixels(GenerativeModel):
-    """log p(x_c) = log 2 x_c at the left, 0 at the right, in three colours; and a map that is a mean of two orders."""
+    """At the left p = 2 x in red, 2 (1 - x) in green, 1 in blue; at the right 1; its map sums to `off` less."""
 
     def __init__(self, off: float = 0.0) -> None:
         super().__init__((3, 1, 2), "real", None)
         self.off = off
 
     def log_prob(self, x: Tensor) -> Tensor:
-        return torch.log(2 * x[:, :, 0, 0]).sum(1)
+        return torch.log(2 * x[:, 0, 0, 0]) + torch.log(2 * (1 - x[:, 1, 0, 0]))
 
     def log_prob_map(self, x: Tensor) -> Tensor:
         return torch.stack([self.log_prob(x) - self.off, torch.zeros(len(x))], 1)[:, None, None]
 
     def conditional(self, x: Tensor, row: int, column: int, values: Tensor) -> Tensor:
-        return (torch.log(2 * values) * (column == 0)).expand(len(x), 3, -1)
+        colours = torch.stack([torch.log(2 * values), torch.log(2 * (1 - values)), torch.zeros(len(values))])
+        return (colours * (column == 0)).expand(len(x), -1, -1)
 
 
 # --- what is computed -------------------------------------------------------------------------------------------------
@@ -77,14 +78,15 @@ def test_surprise_is_the_models_own_and_sums_to_the_likelihood(models, name):
 def test_a_map_that_sums_to_more_says_so():
     x = torch.full((1, 3, 1, 2), 0.25)
     surprise = surprise_of(TwoRealPixels(off=0.5), x)
-    assert surprise.total == pytest.approx(3 * math.log(2) + 0.5)
-    assert "2.58 nats, more than -log p(x) = 2.08 nats" in surprise.in_words()
+    assert surprise.total == pytest.approx(0.5 - math.log(0.5 * 1.5))
+    assert "0.79 nats, more than -log p(x) = 0.29 nats" in surprise.in_words()
     assert "orderings" in surprise.in_words()
-    assert Surprise(surprise.map, None).in_words() == "The pixels sum to 2.58 nats."
+    assert Surprise(surprise.map, None).in_words() == "The pixels sum to 0.79 nats."
 
 
 def test_densities_above_one_lower_the_scale():
-    assert surprise_of(TwoRealPixels(), torch.full((1, 3, 1, 2), 0.9)).low < 0
+    x = torch.tensor([0.9, 0.1, 0.5])[None, :, None, None].expand(1, 3, 1, 2)
+    assert surprise_of(TwoRealPixels(), x).low == pytest.approx(-2 * math.log(1.8))
 
 
 @pytest.mark.parametrize(("name", "levels"), [("nade", 2), ("pixel_cnn", 2), ("levels", 17)])
@@ -102,12 +104,12 @@ def test_what_was_expected_is_a_distribution_that_gives_the_map(models, name, le
 
 
 def test_a_real_pixel_has_a_density_in_each_colour():
-    x = torch.tensor([0.1, 0.5, 0.7])[None, :, None, None].expand(1, 3, 1, 2).contiguous()
+    x = torch.tensor([0.1, 0.4, 0.7])[None, :, None, None].expand(1, 3, 1, 2).contiguous()
     expected = expected_of(TwoRealPixels(), x, 0, 0)
     assert expected.levels is None and expected.log_prob.shape == (3, len(expected.values))
     assert expected.log_prob.exp().mean(1).tolist() == pytest.approx([1, 1, 1], abs=1e-6)  # the integral over [0, 1]
-    assert expected.true_log_prob == pytest.approx([math.log(0.2), 0.0, math.log(1.4)], abs=1e-6)
-    assert "red 0.100 had density 0.2, green 0.500 had density 1, blue 0.700 had density 1.4" in expected.in_words()
+    assert expected.true_log_prob == pytest.approx([math.log(0.2), math.log(1.2), 0.0], abs=1e-6)
+    assert "red 0.100 had density 0.2, green 0.400 had density 1.2, blue 0.700 had density 1" in expected.in_words()
 
 
 def test_a_binary_pixel_in_words(models):
