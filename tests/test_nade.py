@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gdm_core import build_model
+from gdm_core.layers import shared_hidden_units
 from gdm_core.layers.shared_hidden_units import BLOCK, SharedHiddenUnits
 from gdm_core.models.autoregressive.nade import FEW, _all_at_once
 
@@ -27,6 +28,20 @@ def test_both_ways_give_the_same_logits_and_gradients(dimensions: int) -> None:
         strict=True,
     ):  # fmt: skip
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_sums_by_parts_of_the_batch_are_the_same_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several threads: each running sum goes two images at a time, the last part being smaller."""
+    given = arguments(BLOCK + 3)
+    whole = SharedHiddenUnits.apply(*given)
+    expected = torch.autograd.grad(whole.square().sum(), given)
+    monkeypatch.setattr(shared_hidden_units, "ONE_THREAD", 2 * 11)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    parts = SharedHiddenUnits.apply(*given)
+    found = torch.autograd.grad(parts.square().sum(), given)
+    torch.testing.assert_close(parts, whole)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_the_gradient_is_that_of_finite_differences() -> None:

@@ -9,8 +9,8 @@ each block of dimensions, and the backward pass computes the block's units anew.
     da_d = g_d V_d h_d (1 - h_d),    s_d = sum_{k>d} da_k,
     dV_d = sum_n g_d h_d,    dW_d = sum_n v_d s_d,    dv_d = W_d . s_d,    dc = sum_n s_0 + da_0
 
-Only the two running sums, a and s, go one dimension at a time; everything else is one operation a block, because the
-threads of a small operation spend their time waiting for each other.
+Only the two running sums, a and s, go one dimension at a time; everything else is one operation a block. The threads of
+a small operation spend their time waiting for each other, so the sums are kept to one thread: by parts of the batch.
 
 Reference: Larochelle and Murray, The Neural Autoregressive Distribution Estimator (2011), algorithm 1.
 """
@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 BLOCK = 28  # dimensions whose hidden units are in memory at once
+ONE_THREAD = 32_768  # numbers up to which torch gives an operation to one thread on a processor
 
 
 class SharedHiddenUnits(torch.autograd.Function):
@@ -83,10 +84,18 @@ def _weighted_inputs(start: Tensor, v: Tensor, weight: Tensor, room: Tensor) -> 
     """a before each of B dimensions and after the last, (B + 1, N, H) in `room`, from a (N, H); v (B, N), W (B, H)."""
     sums = room[: len(v) + 1]
     sums[0] = start
-    places = sums.unbind()
-    for v_d, weight_d, before, after in zip(v[:, :, None], weight[:, None], places, places[1:], strict=False):
-        torch.addcmul(before, v_d, weight_d, out=after)
+    weights, images = weight[:, None].unbind(), _images_for_one_thread(start)
+    for part, part_v in zip(sums.split(images, 1), v[..., None].split(images, 1), strict=True):
+        places = part.unbind()
+        for v_d, weight_d, before, after in zip(part_v.unbind(), weights, places, places[1:], strict=False):
+            torch.addcmul(before, v_d, weight_d, out=after)
     return sums
+
+
+def _images_for_one_thread(like: Tensor) -> int:
+    """How many rows of a tensor (N, H) an operation may have that is not worth two threads."""
+    alone = like.device.type == "cpu" and torch.get_num_threads() > 1
+    return max(1, ONE_THREAD // like.shape[1]) if alone else max(1, len(like))
 
 
 def _sum_from_the_end(h: Tensor, later: Tensor, output_weight: Tensor, g: Tensor) -> None:
@@ -95,6 +104,8 @@ def _sum_from_the_end(h: Tensor, later: Tensor, output_weight: Tensor, g: Tensor
     slope = torch.ops.aten.sigmoid_backward.grad_input  # V_d h (1 - h) in one pass over the block
     slope(output_weight[:, None].expand_as(units), units, grad_input=units)
     h[-1] = later
-    places = h.unbind()
-    for d in reversed(range(len(g))):
-        torch.addcmul(places[d + 1], places[d], g[d, :, None], out=places[d])
+    images = _images_for_one_thread(later)
+    for part, part_g in zip(h.split(images, 1), g[..., None].split(images, 1), strict=True):
+        places, gradients = part.unbind(), part_g.unbind()
+        for d in reversed(range(len(g))):
+            torch.addcmul(places[d + 1], places[d], gradients[d], out=places[d])
