@@ -32,7 +32,8 @@ class Brush {
     this.data = data;
     if (resized || (this.painting === null && data.stroke >= this.stroke)) {
       this.unknown = bits(data.unknown, data.height * data.width);
-      this.stroke = Math.max(this.stroke, data.stroke);
+      this.stroke = data.stroke;
+      clearTimeout(this.timer);
     }
     this.cell = Math.max(4, Math.floor(SIDE / Math.max(data.height, data.width)));
     this.canvas.width = this.cell * data.width;
