@@ -10,7 +10,6 @@ of the best round on validation images; test images are seen once, at the end. R
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -145,19 +144,6 @@ def _numbers(found: Likelihood) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def with_row(rows: list[dict[str, Any]], row: dict[str, Any]) -> list[dict[str, Any]]:
-    """The rows with this one in the place of the one that it repeats: same model, binarisation and size."""
-    def key(one: dict[str, Any]) -> tuple:
-        return one["binarisation"], one["label"], one["size"]
-
-    return sorted([*(one for one in rows if key(one) != key(row)), row], key=key)
-
-
-def stored_rows(folder: Path) -> list[dict[str, Any]]:
-    path = folder / f"{NAME}.json"
-    return json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
-
-
 def main(
     models: Annotated[str | None, typer.Option(help="names with commas between them; all if none is named")] = None,
     datasets: Annotated[str, typer.Option(help="fixed, dynamic, or both with a comma")] = "fixed,dynamic",
@@ -192,7 +178,7 @@ def main(
             where = record.circumstances(device)
             row = run(recipe, binarisation, dataset, treatment, config, limit or None, compiled)
             row |= {"size": size, "where": where}
-            rows = with_row(stored_rows(folder), row)
+            rows = record.with_row(record.read(NAME, folder).get("rows", []), row, ("binarisation", "label", "size"))
             record.write(NAME, report(rows), {"rows": rows}, folder)
             typer.echo(" | ".join(cells(row)))
 

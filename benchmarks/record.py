@@ -71,6 +71,17 @@ def write(name: str, lines: Sequence[str], values: dict[str, Any], folder: Path 
     (folder / f"{name}.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
 
 
+def read(name: str, folder: Path = RESULTS) -> dict[str, Any]:
+    """What NAME.json holds; nothing where there is none yet."""
+    path = folder / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def with_row(rows: Sequence[dict[str, Any]], row: dict[str, Any], keys: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows with this one in the place of the one that is equal to it in the keys; the others as they were."""
+    return [*(one for one in rows if any(one[key] != row[key] for key in keys)), row]
+
+
 def spread(values: Sequence[float]) -> dict[str, float] | None:
     """Median, lowest and highest of repeated measurements; None where there are none."""
     return {"median": statistics.median(values), "low": min(values), "high": max(values)} if values else None

@@ -1,6 +1,7 @@
 """How fast every registered model trains and samples on this machine, beside what the machine itself can do.
 
-    python benchmarks/speed.py [--threads 2] [--device cpu]        about two minutes
+    python benchmarks/speed.py [--threads 2] [--device cpu]        every model, about ten minutes
+    python benchmarks/speed.py --models nade,pixel_cnn             some: the rows of the others stay as they were
 
 Prints benchmarks/results/speed.md and writes it, with the same numbers as speed.json beside it. Every model is built at
 8x8 (its defaults) and at 28x28 (sizes from the papers), and trained by the loop that trains everything, on random
@@ -13,12 +14,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import record
 import torch
 import typer
+from arithmetic import MATRIX, learning_step_cost, matrix_rate
 from incremental_sampling import measure_plain, plain_section
+from speed_table import models_section, peers_section
 from torch import Tensor
 
 import gdm_core
@@ -31,7 +35,6 @@ IMAGES = 2000  # random ones, in memory
 SAMPLES = 64
 ROUNDS = 5
 SLICE, SAMPLING_SLICE = 0.4, 0.05  # seconds of each a round, at least one step or one call
-MATRIX = 2048
 COMMAND = "python benchmarks/speed.py"
 
 
@@ -45,9 +48,11 @@ class Case:
     batch_size: int | None = None  # None: the model's default
 
 
-PAPER_SIZES = {  # at 28x28; the first two as in pytorch-generative, the third as scikit-learn's BernoulliRBM with CD-1
+PAPER_SIZES = {  # at 28x28; the first four as in pytorch-generative, the fifth as scikit-learn's BernoulliRBM with CD-1
     "nade": ({"hidden_units": 500}, 128),
+    "made": ({}, 128),
     "pixel_cnn": ({"blocks": 15, "channels": 16}, 64),
+    "gated_pixel_cnn": ({"blocks": 10, "channels": 128}, 16),
     "rbm": ({"hidden_units": 500, "persistent": False}, 100),
     "vae": ({"hidden_units": 200, "latent_units": 50}, 100),
     "dcgan": ({}, 128),
@@ -55,11 +60,12 @@ PAPER_SIZES = {  # at 28x28; the first two as in pytorch-generative, the third a
 
 
 class RandomImages:
-    """Random images as a model takes them (binary, half of them on, or real), ready in memory."""
+    """Random images as a model takes them (binary, half of them on; levels; or real), ready in memory."""
 
     def __init__(self, model: GenerativeModel, device: str) -> None:
         x = torch.rand(IMAGES, *model.data_shape, generator=seeded_generator(0, "speed"))
-        self.images = (x if model.pixels == "real" else x.round()).to(device)
+        steps = None if model.pixels == "real" else model.levels - 1
+        self.images = (x if steps is None else (x * steps).round() / steps).to(device)
 
     def __len__(self) -> int:
         return IMAGES
@@ -78,6 +84,8 @@ class Timed:
         default = self.model.default_training
         self.config = replace(default, batch_size=case.batch_size or default.batch_size, device=device)
         self.steps = training_steps(self.model, RandomImages(self.model, device), self.config)
+        next(self.steps)  # the first step sets up what later ones use
+        self.cost, self.counted = learning_step_cost(self.model, self.steps, self.config)
         self.training: list[float] = []  # images per second
         self.sampling: list[float] = []  # seconds for SAMPLES images
 
@@ -110,89 +118,76 @@ def training_steps(model: GenerativeModel, data: RandomImages, config: TrainingC
         yield from train(model, data, replace(config, epochs=10_000))
 
 
-def cases() -> list[Case]:
-    """Every registered model at both sizes."""
-    names = gdm_core.list_models()
-    large = [Case(name, LARGE, *PAPER_SIZES.get(name, ({}, None))) for name in names]
-    return [Case(name, SMALL) for name in names] + large
+def cases(models: list[str]) -> list[Case]:
+    """These models at both sizes."""
+    large = [Case(name, LARGE, *PAPER_SIZES.get(name, ({}, None))) for name in models]
+    return [Case(name, SMALL) for name in models] + large
 
 
-def matrix_rate(device: str) -> float:
-    """GFLOP/s of one float32 product of two 2048 x 2048 matrices: 2 n^3 operations."""
-    a = torch.rand(MATRIX, MATRIX, device=device)
-    product = a @ a  # what the first one sets up is not the machine's rate
-    if device != "cpu":
-        torch.cuda.synchronize()
-    begin = time.perf_counter()
-    torch.matmul(a, a, out=product)
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return 2 * MATRIX**3 / (time.perf_counter() - begin) / 1e9
-
-
-def measure(device: str) -> tuple[list[dict[str, Any]], list[float]]:
-    """A row per case, and the machine's rate in every round."""
-    timed, rates = [Timed(case, device) for case in cases()], []
+def measure(models: list[str], device: str, where: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row per model and size, with the machine's rate in the same rounds."""
+    timed, rates = [Timed(case, device) for case in cases(models)], []
     for one in timed:
-        next(one.steps)  # the first step and the first sample set up what later ones use
-        one.sample()
+        if has(one.model, Samples):
+            one.sample()  # the first sample sets up what later ones use
     for _ in range(ROUNDS):
         rates.append(matrix_rate(device))
         for one in timed:
             one.training.append(one.train_a_while(SLICE))
             if has(one.model, Samples):
                 one.sampling.append(one.sample())
-    return [_row(one) for one in timed], rates
+    return [{**_row(one), "matrix_gflops": record.spread(rates), "where": where} for one in timed]
 
 
 def _row(one: Timed) -> dict[str, Any]:
     return {
         "model": one.case.model, "data_shape": list(one.case.shape), "arguments": one.model.arguments,
+        "sizes": ", ".join(f"{key} {value}" for key, value in one.case.arguments.items()),
         "batch_size": one.config.batch_size, "parameters": sum(p.numel() for p in one.model.parameters()),
         "training_images_per_second": record.spread(one.training), "sampling_seconds": record.spread(one.sampling),
+        "multiply_adds_per_image": one.cost, "counted": one.counted,
     }  # fmt: skip
 
 
-def training_section(rows: list[dict[str, Any]], rates: list[float], device: str) -> list[str]:
-    rate = record.spread(rates)
+def report(rows: list[dict[str, Any]], plain: list[dict[str, Any]]) -> list[str]:
+    """The report of all rows there are, whenever they were measured."""
     note = (
         f"Medians over {ROUNDS} rounds taken in turns, with the lowest and the highest. Training: images/s of whole "
-        f"learning steps in float32, at least {SLICE} s a round, on {IMAGES} random images in memory (binary, or real "
-        f"for models of real pixels). Sampling: ms for one call that draws {SAMPLES} images. "
-        "Random weights and images, seed 0. In the "
-        f"same rounds this machine multiplied {MATRIX} x {MATRIX} matrices in float32 at {rate['median']:.0f} GFLOP/s "
-        f"[{rate['low']:.0f}, {rate['high']:.0f}], on {device} with {torch.get_num_threads()} threads."
+        f"learning steps in float32, at least {SLICE} s a round, on {IMAGES} random images in memory (of the pixels "
+        f"that the model takes first). Samples: ms for one call that draws {SAMPLES} images. Weights and images are "
+        "random, seed 0. Mult-adds: of one image's learning step, those that matrix products and convolutions did, "
+        "masked weights included, or those that the formulas of a model without such products need; blank where "
+        "nothing was counted. Share: of the rate at which this machine multiplied "
+        f"{MATRIX} x {MATRIX} matrices in float32 in the same rounds (matrix GFLOP/s)."
     )
-    columns = ["model", "images", "sizes", "batch", "parameters", "training, images/s", f"{SAMPLES} samples, ms"]
-    return record.section("Training and sampling", note, columns, [_cells(row) for row in rows])
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    sizes = ", ".join(f"{key} {value}" for key, value in PAPER_SIZES.get(row["model"], ({}, 0))[0].items())
-    large = tuple(row["data_shape"]) == LARGE
-    return [
-        row["model"], record.size_text(row["data_shape"]), sizes if large and sizes else "defaults",
-        str(row["batch_size"]), f"{row['parameters']:,}", record.spread_text(row["training_images_per_second"], 1),
-        record.spread_text(row["sampling_seconds"], 1000),
-    ]  # fmt: skip
+    lines = ["# Speed", "", f"Made by `{COMMAND}`; each row says when and where.", *models_section(rows, note)]
+    return lines + peers_section(rows, SAMPLES) + (plain_section(plain) if plain else [])
 
 
 def main(
+    models: Annotated[str | None, typer.Option(help="names with commas between them; all if none is named")] = None,
     threads: Annotated[int | None, typer.Option(help="torch's threads; its own choice if not named")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    folder: Annotated[Path, typer.Option(help="where speed.md and speed.json go")] = record.RESULTS,
 ) -> None:
-    """Time every registered model on this machine."""
+    """Time models on this machine."""
     if device == "cuda" and not torch.cuda.is_available():
         raise typer.BadParameter("torch sees no GPU here")
+    known = gdm_core.list_models()
+    chosen = models.split(",") if models else known
+    if unknown := set(chosen) - set(known):
+        raise typer.BadParameter(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     torch.set_num_threads(threads or torch.get_num_threads())
-    where, begin = record.circumstances(device), time.perf_counter()
-    rows, rates = measure(device)
-    plain = measure_plain([(SMALL, {}), (LARGE, PAPER_SIZES["pixel_cnn"][0])], device)
-    seconds = time.perf_counter() - begin
-    lines = record.heading("Speed", COMMAND, where) + [f"Took {seconds:.0f} s."]
-    values = {**where, "seconds": seconds, "matrix_gflops": record.spread(rates), "models": rows, "pixel_cnn": plain}
-    name = "speed" if device == "cpu" else f"speed-{device}"
-    record.keep(name, lines + training_section(rows, rates, where["device"]) + plain_section(plain), values)
+    name, where = "speed" if device == "cpu" else f"speed-{device}", record.circumstances(device)
+    before = record.read(name, folder)
+    rows = before.get("models", [])
+    for row in measure(chosen, device, where):
+        rows = record.with_row(rows, row, ("model", "data_shape"))
+    rows = sorted((row for row in rows if row["model"] in known), key=lambda row: (row["data_shape"], row["model"]))
+    plain = before.get("pixel_cnn", [])
+    if "pixel_cnn" in chosen:
+        plain = measure_plain([(SMALL, {}), (LARGE, PAPER_SIZES["pixel_cnn"][0])], device)
+    record.keep(name, report(rows, plain), {"models": rows, "pixel_cnn": plain}, folder)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,18 @@ import pytest
 import torch
 
 from gdm_core.contract import Batch, GenerativeModel, TrainingConfig
-from gdm_core.data import load_dataset, treatment_for
+from gdm_core.data import ImageDataset, load_dataset, treatment_for
 from gdm_core.likelihoods import Likelihood
 from gdm_core.registry import build_model, list_models
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))  # they are scripts: each finds its neighbours so
 
+import arithmetic  # noqa: E402
 import likelihood as benchmark  # noqa: E402
 import likelihood_table  # noqa: E402
+import record  # noqa: E402
+import speed  # noqa: E402
+import speed_table  # noqa: E402
 from budget import Plan, Rounds, plan_training  # noqa: E402
 from likelihood_recipes import PUBLISHED, RECIPES, SIZES, Recipe, recipes  # noqa: E402
 
@@ -82,7 +86,7 @@ def test_a_row_replaces_the_one_it_repeats_and_no_other() -> None:
     rows: list[dict[str, Any]] = []
     first = [row(), row("dynamic"), row(size="paper"), row(label="made")]
     for one in [*first, row(mean=-88.0)]:
-        rows = benchmark.with_row(rows, one)
+        rows = record.with_row(rows, one, ("binarisation", "label", "size"))
     assert len(rows) == 4 and all(one in rows for one in first[1:])
     assert [one["test"]["mean"] for one in rows if one == row(mean=-88.0)] == [-88.0] and first[0] not in rows
 
@@ -124,6 +128,8 @@ def test_every_recipe_can_be_built_for_mnist() -> None:
 
 def trained(config: TrainingConfig, compiled: bool = False, recipe: Recipe = TINY, **options: Any) -> dict[str, Any]:
     digits = load_dataset("digits")
+    fewer = {"train": digits.splits["train"].take(torch.arange(400))}
+    digits = ImageDataset("digits", digits.splits | fewer, digits.levels)
     treatment = treatment_for(None, digits.levels, "binary")
     return benchmark.run(recipe, "fixed", digits, treatment, config, options.get("minutes"), compiled)
 
@@ -173,3 +179,34 @@ def test_compiling_and_half_precision_change_held_out_likelihoods_by_rounding_on
     half = trained(TrainingConfig(precision="bfloat16"))["test"]["mean"]
     assert compiled == pytest.approx(plain, abs=1e-2)
     assert half == pytest.approx(plain, abs=0.1) and half != plain
+
+
+@pytest.mark.parametrize(
+    "name, arguments, expected, counted",
+    [
+        ("fvsbn", {}, 2 * 64 * 64, "operators"),  # W x, and the gradient of W; none of x
+        ("nade", {"hidden_units": 7}, 6 * 64 * 7, "formula"),
+        ("independent_bernoulli", {}, 0, None),
+    ],
+)
+def test_multiply_adds_of_a_learning_step(name: str, arguments: dict, expected: int, counted: str | None) -> None:
+    timed = speed.Timed(speed.Case(name, (1, 8, 8), arguments, batch_size=30), "cpu")
+    assert (timed.cost, timed.counted) == (expected, counted)
+    assert arithmetic.share_of_rate(1e6, 5e3, gflops=100) == pytest.approx(0.1)
+
+
+def test_a_peer_is_compared_with_its_own_architecture() -> None:
+    peers = {(peer.model, peer.what): peer for peer in speed_table.PEERS}
+    rate = {"median": 108.5, "low": 1.0, "high": 2.0}
+    measured = {
+        "model": "pixel_cnn", "data_shape": [1, 28, 28], "arguments": {"blocks": 15, "channels": 16, "dropout": 0.0},
+        "sampling_seconds": {"median": 0.5}, "training_images_per_second": {"median": 99.0}, "matrix_gflops": rate,
+    }  # fmt: skip
+    sampling, training = peers["pixel_cnn", "sampling"], peers["pixel_cnn", "training"]
+    assert speed_table.speed_up(sampling, measured, 64) == (128, pytest.approx(50.4))  # 25.2 s against 0.5
+    assert speed_table.speed_up(training, measured, 64) == (99, pytest.approx(0.25))
+    text = "\n".join(speed_table.peers_section([measured], 64))
+    assert "| 50.4 | 101 | 50 | yes |" in text and "| 0.25 | 0.5 |" in text and "nade" not in text
+    for change in ({"model": "nade"}, {"data_shape": [1, 8, 8]}, {"arguments": {"blocks": 2, "channels": 16}}):
+        assert not speed_table.is_same(sampling, measured | change)
+    assert peers["nade", "training"].goal == 4 and peers["gated_pixel_cnn", "sampling"].goal == 100
