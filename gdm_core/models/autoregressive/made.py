@@ -65,10 +65,9 @@ class MADE(OrderingEnsemble):
         self.hidden = nn.ModuleList(MaskedLinear(*pair) for pair in zip(sizes, hidden_units, strict=False))
         self.output = MaskedLinear(sizes[-1], outputs)
         self.direct = MaskedLinear(inputs, outputs, bias=False) if direct_connections else None
-        generator = seeded_generator(ensemble_seed, "orderings")
-        others = random_orders(orderings - 1, inputs, generator)
-        orders = torch.cat([torch.arange(inputs)[None], others]).repeat_interleave(masks, 0)
-        self.register_buffer("orders", orders, persistent=False)
+        orders = random_orders(orderings, inputs, seeded_generator(ensemble_seed, "orderings"))
+        orders[0] = torch.arange(inputs)
+        self.register_buffer("orders", orders.repeat_interleave(masks, 0), persistent=False)
         for layer, units in enumerate(hidden_units):
             degrees = spread_degrees(masks, units, inputs, seeded_generator(ensemble_seed, "degrees", layer))
             self.register_buffer(f"degrees_{layer}", degrees, persistent=False)
