@@ -28,6 +28,7 @@ ABILITIES = {
     "Encodes": Ability("finds the point in its latent space of an image"),
     "Reconstructs": Ability("rebuilds an image from what it understood of it", "anomalies"),
     "Discriminates": Ability("judges whether an image looks real", "anomalies"),
+    "Classifies": Ability("says which class an image belongs to"),
     "Completes": Ability("fills in missing pixels", "completion"),
     "CompletesStepwise": Ability("shows them being filled in", "completion"),
     "PixelConditional": Ability("says what it expects of a pixel, given those before it", "surprise"),

@@ -152,6 +152,13 @@ class Discriminates(Protocol):
 
 
 @runtime_checkable
+class Classifies(Protocol):
+    def class_log_prob(self, x: Tensor) -> Tensor:
+        """log p(y | x) in nats for every class y, (N, K)."""
+        ...
+
+
+@runtime_checkable
 class SurpriseMap(Protocol):
     def surprise_map(self, x: Tensor) -> Tensor:
         """How strange each pixel is, (N, 1, H, W), higher = stranger. For models without `log_prob_map`."""
@@ -163,7 +170,7 @@ CAPABILITIES: dict[str, type] = {
     for protocol in (
         Samples, SamplesStepwise, ExactLikelihood, PixelLikelihood, LatentLikelihood, Energy, Anneals, Enumerates,
         Encodes, Decodes, Reconstructs, Completes, CompletesStepwise, PixelConditional, Filters, Discriminates,
-        SurpriseMap,
+        Classifies, SurpriseMap,
     )
 }  # fmt: skip
 

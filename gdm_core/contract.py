@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from gdm_core.capabilities import (
     CAPABILITIES,
     Anneals,
+    Classifies,
     Completes,
     CompletesStepwise,
     Decodes,
@@ -43,7 +44,8 @@ from gdm_core.capabilities import (
 )
 
 __all__ = [
-    "CAPABILITIES", "PIXEL_KINDS", "Anneals", "Batch", "Completes", "CompletesStepwise", "Decodes", "Discriminates",
+    "CAPABILITIES", "PIXEL_KINDS", "Anneals", "Batch", "Classifies", "Completes", "CompletesStepwise", "Decodes",
+    "Discriminates",
     "Encodes", "Energy", "Enumerates", "ExactLikelihood", "Filters", "GenerativeModel", "LatentLikelihood", "Phase",
     "PixelConditional", "PixelLikelihood", "Reconstructs", "Samples", "SamplesStepwise", "SurpriseMap",
     "TrainingConfig", "Update", "capabilities", "has",

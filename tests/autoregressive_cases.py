@@ -26,6 +26,12 @@ BUILDERS: dict[str, Callable[[tuple, int], GenerativeModel]] = {
     "pixel_cnn_plus_plus without down-sampling": lambda shape, levels: build_model(
         "pixel_cnn_plus_plus", shape, channels=3, resolutions=1, components=1, **pixels_of(levels)
     ),
+    "gated_pixel_cnn": lambda shape, levels: build_model(
+        "gated_pixel_cnn", shape, channels=24, blocks=2, first_kernel_size=3, **pixels_of(levels)
+    ),
+    "gated_pixel_cnn 5x5": lambda shape, levels: build_model(
+        "gated_pixel_cnn", shape, channels=12, blocks=1, kernel_size=5, **pixels_of(levels)
+    ),
     "wavenet": lambda shape, levels: build_model(
         "wavenet", shape, channels=5, skip_channels=12, **pixels_of(levels)
     ),

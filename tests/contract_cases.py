@@ -20,11 +20,13 @@ from gdm_core.registry import argument_defaults, build_model, list_models, model
 # Small versions, so that the laws are quick; a model without a line is built with its defaults.
 SMALL = {
     "helmholtz_machine": {"hidden_units": (4, 3), "guesses": 3},
+    "conditional_gated_pixel_cnn": {"classes": 3, "channels": 12, "blocks": 1, "first_kernel_size": 3},
     "dcgan": {"latent_units": 3, "channels": 4},
     "markov_chain": {"order": 2},
     "image_transformer": {"features": 8, "blocks": 1, "heads": 2},
     "mixture_of_bernoullis": {"components": 3},
     "eonade": {"hidden_units": 6, "hidden_layers": 2, "orderings": 2},
+    "gated_pixel_cnn": {"channels": 12, "blocks": 1, "first_kernel_size": 3},
     "made": {"hidden_units": (9, 8), "orderings": 2, "masks": 2, "direct_connections": True},
     "multiscale_pixel_rnn": {"channels": 6, "layers": 1, "kernel_size": 3},
     "nade": {"hidden_units": 5},
@@ -85,6 +87,11 @@ class Use:
     images_axis: int | None = 0  # along which an image's own result lies; None where its noise depends on its place
 
 
+def labels_of(n: int) -> Tensor:
+    """Classes 0 to 2 for n images, the same for every ten."""
+    return torch.arange(n) % 10 % 3
+
+
 def halfway(model: GenerativeModel) -> Tensor:
     """A mask whose first half in raster order is known, (1, 1, H, W)."""
     _, height, width = model.data_shape
@@ -137,6 +144,7 @@ USES: dict[str, Use] = {
     ),
     "Filters": Use(lambda m, x, g: m.filters(), lambda m, n: (ANY, *m.data_shape), reads_images=False),
     "Discriminates": Use(lambda m, x, g: m.critic(x), per_image),
+    "Classifies": Use(lambda m, x, g: m.class_log_prob(x), lambda m, n: (n, ANY)),
     "SurpriseMap": Use(lambda m, x, g: m.surprise_map(x), per_pixel),
 }  # fmt: skip
 
@@ -180,4 +188,4 @@ class Images:
         return len(self.images)
 
     def batch(self, rows: Tensor, epoch: int) -> Batch:
-        return Batch(self.images[rows])
+        return Batch(self.images[rows], labels_of(len(self.images))[rows])

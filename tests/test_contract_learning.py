@@ -15,7 +15,7 @@ from gdm_core.contract import Batch, GenerativeModel, TrainingConfig, capabiliti
 from gdm_core.likelihoods import likelihood
 from gdm_core.registry import list_models, model_class
 from gdm_core.training import train
-from tests.contract_cases import CASES, ENSEMBLES, Case, Images, copy_of_state, every_case, same_state, use
+from tests.contract_cases import CASES, ENSEMBLES, Case, Images, copy_of_state, every_case, labels_of, same_state, use
 
 CONFIG = TrainingConfig(epochs=2, batch_size=4, learning_rate=0.01, seed=3)
 STEPS = 3  # of an epoch of ten images; the last batch is smaller
@@ -26,7 +26,7 @@ def test_every_parameter_learns(case: Case) -> None:
     """Gets a gradient from `loss` where there is one; and one epoch of the loop moves it."""
     model = case.build().train()
     if hasattr(type(model), "loss"):
-        model.loss(Batch(case.images(10)))["loss"].backward()
+        model.loss(Batch(case.images(10), labels_of(10)))["loss"].backward()
         without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
         assert not without, f"no gradient reaches {without}"
         model.zero_grad()
@@ -44,8 +44,10 @@ WITH_LOSS = {label: case for label, case in CASES.items() if hasattr(model_class
 def test_models_with_a_loss_are_those_of_the_table() -> None:
     """The others learn by an update of their own: counting, contrastive divergence, two players."""
     assert {case.name for case in WITH_LOSS.values()} == {
-        "eonade", "fvsbn", "helmholtz_machine", "image_transformer", "made", "markov_chain", "mixture_of_bernoullis",
-        "multiscale_pixel_rnn", "nade", "pixel_cnn", "pixel_cnn_plus_plus", "pixel_rnn", "vae", "wavenet",
+        "conditional_gated_pixel_cnn", "gated_pixel_cnn",
+        "eonade", "fvsbn", "helmholtz_machine", "image_transformer", "made", "markov_chain",
+        "mixture_of_bernoullis", "multiscale_pixel_rnn", "nade", "pixel_cnn", "pixel_cnn_plus_plus",
+        "pixel_rnn", "vae", "wavenet",
     } <= {*list_models()}
 
 
@@ -56,12 +58,16 @@ def test_the_loss_is_a_scalar_in_nats_per_image(case: Case) -> None:
     losses = []
     for images in (x, x.repeat(40, 1, 1, 1)):
         torch.manual_seed(0)
-        metrics = model.loss(Batch(images))
+        metrics = model.loss(Batch(images, labels_of(len(images))))
         assert all(value.dim() == 0 for value in metrics.values())
         losses.append(metrics["loss"].item())
     assert losses[1] == pytest.approx(losses[0], rel=0.1)
     if "ExactLikelihood" in capabilities(model) and case.name not in ENSEMBLES:
-        assert losses[0] == pytest.approx(-model.log_prob(x).mean().item(), rel=1e-5)
+        expected = model.log_prob(x)
+        if "Classifies" in capabilities(model):  # given its class, by Bayes under even classes
+            posterior = model.class_log_prob(x)
+            expected = expected + posterior.gather(1, labels_of(10)[:, None])[:, 0] + math.log(posterior.shape[1])
+        assert losses[0] == pytest.approx(-expected.mean().item(), rel=1e-5)
 
 
 def run(case: Case, resume: dict | None = None, between: Callable | None = None) -> tuple[dict, dict, list]:

@@ -32,8 +32,10 @@ FOLDERS = {"autoregressive": "autoregressive", "energy": "energy", "autoencoders
            "adversarial": "adversarial"}  # fmt: skip
 TABLE = {
     "autoregressive": [
+        "conditional_gated_pixel_cnn",
         "eonade",
         "fvsbn",
+        "gated_pixel_cnn",
         "image_transformer",
         "independent_bernoulli",
         "made",

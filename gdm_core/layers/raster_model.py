@@ -98,7 +98,7 @@ class RasterModel(GenerativeModel):
         uniforms = draw_uniforms(self, len(x) * particles, None, temperature, generator)
         choice = draw_uniforms(self, len(x), None, temperature, generator).flatten(1)[:, :1] if particles > 1 else None
         given = Given(x.repeat_interleave(particles, 0), mask.repeat_interleave(particles, 0))
-        network = self.incremental(len(uniforms))
+        network = self.completing(x, mask, given, generator)
         steps = sample_in_raster_order(network, self.distribution, uniforms, temperature, given, pixel_by_pixel=True)
         if choice is None:
             yield from (torch.where(mask, x, images) for images in steps)
@@ -107,6 +107,15 @@ class RasterModel(GenerativeModel):
         chosen = choose(given.log_weight.view(len(x), particles), choice)
         rows = torch.arange(len(x), device=x.device)
         yield from (torch.where(mask, x, images[rows, chosen]) for images in candidates)
+
+    def completing(
+        self, x: Tensor, known: Tensor, given: Given, generator: torch.Generator | None
+    ) -> IncrementalNetwork:
+        """The network that completes x (N, C, H, W) where `known` is false; `given` holds every candidate for it.
+
+        A mixture draws here which of its parts each candidate belongs to.
+        """
+        return self.incremental(len(given.log_weight))
 
 
 def choose(log_weights: Tensor, uniforms: Tensor) -> Tensor:

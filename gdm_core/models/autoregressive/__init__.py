@@ -1,8 +1,10 @@
 """Autoregressive models: log p(x) is a sum of conditionals, exactly."""
 
 from gdm_core.models.autoregressive import (  # noqa: F401
+    conditional_gated_pixel_cnn,
     eonade,
     fvsbn,
+    gated_pixel_cnn,
     image_transformer,
     independent_bernoulli,
     made,
