@@ -165,11 +165,6 @@ def test_upsampling_comes_from_the_coarse_place_before_and_is_cut_to_size(height
     assert to_both_sides(torch.zeros(1, 1, *coarse), (height, width)).shape == (1, 1, height, width)
 
 
-def test_a_kernel_to_both_sides_has_a_middle():
-    with pytest.raises(ValueError, match="odd width, got 4"):
-        ShiftedConvolution(1, 1, (2, 4))
-
-
 # --- resolutions -------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +225,8 @@ def test_bad_arguments_are_named():
     for dropout in (-0.1, 1.0):
         with pytest.raises(ValueError, match="dropout must be at least 0 and below 1"):
             build_model("pixel_cnn_plus_plus", (1, 4, 4), dropout=dropout)
+    with pytest.raises(ValueError, match="odd width, got 4"):
+        ShiftedConvolution(1, 1, (2, 4))
 
 
 @pytest.mark.parametrize("levels", [2, 4])

@@ -50,20 +50,21 @@ class PixelCNNPlusPlus(RasterModel):
     """PixelCNN++ with `blocks` gated residual blocks of `channels` features at each of `resolutions` sizes, both ways.
 
     Each further resolution has half as many rows and columns; 1 does without. `components` is the number of logistics
-    (of `levels`; binary pixels have none). The network has no clamp and no normalisation: any parameters are allowed.
+    (of `levels`; binary pixels have none). The training defaults were chosen on the validation images of digits in 17
+    levels (77.3 nats); 24 channels with a dropout of 0.3 at a learning rate of 4e-3 took half as long again for 77.5.
     """
 
-    default_training = TrainingConfig(epochs=14, batch_size=16, learning_rate=4e-3)
+    default_training = TrainingConfig(epochs=14, batch_size=16, learning_rate=5e-3)
     pixel_kinds = ("levels", "binary")
 
     def __init__(
         self,
         data_shape: Sequence[int],
-        channels: int = 24,
+        channels: int = 16,
         blocks: int = 1,
         resolutions: int = 2,
         components: int = 10,
-        dropout: float = 0.3,
+        dropout: float = 0.2,
         pixels: Literal["levels", "binary"] = "levels",
         levels: int = 256,
     ) -> None:
