@@ -149,8 +149,7 @@ def test_strided_convolutions_see_only_up_and_up_and_to_the_left(height, width):
         inside = {(row, column) for row in rows for column in range(2 * j - 1, 2 * j + 2) if 0 <= column < width}
         assert seen(to_both_sides, (height, width), (i, j)) == inside
         assert seen(to_the_left, (height, width), (i, j)) == {(r, c) for r, c in inside if c <= 2 * j}
-    shape = (1, 1, math.ceil(height / 2), math.ceil(width / 2))
-    assert to_both_sides(torch.zeros(1, 1, height, width)).shape == shape
+    assert to_both_sides(torch.zeros(1, 1, height, width)).shape[2:] == (math.ceil(height / 2), math.ceil(width / 2))
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (5, 7), (6, 4), (1, 3), (3, 1)])
