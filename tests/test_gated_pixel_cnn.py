@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gdm_core.contract import Batch, TrainingConfig
+from gdm_core.layers.raster_sampling import Given, sample_in_raster_order
 from gdm_core.layers.sampling_arguments import draw_uniforms
 from gdm_core.models.autoregressive.conditional_gated_pixel_cnn import ConditionalGatedPixelCNN
 from gdm_core.models.autoregressive.gated_pixel_cnn import GatedPixelCNN
@@ -289,7 +290,28 @@ def chi_square_among(drawn: Tensor, fits: Tensor, log_prob: Tensor) -> tuple[flo
     return chi_square(values[which], values, log_prob)
 
 
-def test_completing_any_mask_weighs_candidates_by_what_their_class_was_not_drawn_from():
+def test_the_mean_weight_of_candidates_is_the_probability_of_what_is_known_later():
+    """Given what is known first, which the class was drawn from: counting it twice would favour its likeliest class."""
+    model, images, n = conditional_model(GREY_BINARY), all_images(GREY_BINARY), 20_000
+    known = torch.tensor([1, 1, 1, 0, 0, 0, 1, 1, 1]).view(1, 1, 3, 3)
+    first = known * (torch.arange(9) < 3).view(1, 1, 3, 3)
+    x = images[210][None]
+    given = Given(x.expand(n, -1, -1, -1), known.bool().expand(n, -1, -1, -1))
+    network = model.completing(x * known, known.bool(), given, seeded_generator(1))
+    uniforms = torch.rand(n, *GREY_BINARY, generator=seeded_generator(2), dtype=torch.float64)
+    for _ in sample_in_raster_order(network, model.distribution, uniforms, given=given):
+        pass
+    with torch.no_grad():
+        log_prob = model.log_prob(images)
+    of_known, of_first = (
+        log_prob[((images == x) | ~mask.bool()).flatten(1).all(1)].logsumexp(0) for mask in (known, first)
+    )
+    weights = (given.log_weight - (of_known - of_first)).exp()  # of mean 1
+    assert weights.mean().item() == pytest.approx(1, abs=5 * weights.std().item() / math.sqrt(n))
+    assert weights.std() < 10, "too wide to tell"
+
+
+def test_completing_any_mask_comes_near_the_enumerated_conditional():
     """3x3 images, first and last row known: candidates chosen by their weights come near the enumerated conditional."""
     model, images = conditional_model(GREY_BINARY), all_images(GREY_BINARY)
     known = torch.tensor([1, 1, 1, 0, 0, 0, 1, 1, 1]).view(1, 1, 3, 3)
