@@ -34,6 +34,7 @@ SMALL = {
     "pixel_cnn_plus_plus": {"channels": 4, "components": 2},
     "pixel_rnn": {"channels": 6, "layers": 1, "kernel_size": 3, "position_bias": True},
     "rbm": {"hidden_units": 5, "chains": 7, "sampling_steps": 6},
+    "rnade": {"hidden_units": 5, "components": 3},
     "wavenet": {"channels": 4, "skip_channels": 5, "position_bias": True},
     "vae": {"hidden_units": 8, "latent_units": 2},
 }

@@ -47,7 +47,7 @@ def test_models_with_a_loss_are_those_of_the_table() -> None:
         "conditional_gated_pixel_cnn", "gated_pixel_cnn",
         "eonade", "fvsbn", "helmholtz_machine", "image_transformer", "made", "markov_chain",
         "mixture_of_bernoullis", "multiscale_pixel_rnn", "nade", "pixel_cnn", "pixel_cnn_plus_plus",
-        "pixel_rnn", "vae", "wavenet",
+        "pixel_rnn", "rnade", "vae", "wavenet",
     } <= {*list_models()}
 
 

@@ -46,6 +46,7 @@ TABLE = {
         "pixel_cnn",
         "pixel_cnn_plus_plus",
         "pixel_rnn",
+        "rnade",
         "wavenet",
     ],
     "energy": ["helmholtz_machine", "rbm"],

@@ -15,5 +15,6 @@ from gdm_core.models.autoregressive import (  # noqa: F401
     pixel_cnn,
     pixel_cnn_plus_plus,
     pixel_rnn,
+    rnade,
     wavenet,
 )

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from gdm_core.contract import Batch, Phase, TrainingConfig
 from gdm_core.layers.pixel_distribution import distribution_of
 from gdm_core.layers.raster_model import RasterModel
+from gdm_core.layers.value_sequence import in_images, in_sequence
 from gdm_core.registry import register
 
 LARGEST_TABLE = 2**24  # logits, 64 MB
@@ -62,13 +63,11 @@ class MarkovChain(RasterModel):
 
     def logits(self, x: Tensor) -> Tensor:
         """The logits of p(x_i | the `order` values before), (N, C, H, W, parameters)."""
-        colours, height, width = self.data_shape
-        logits = self.logit[self.rows(x)]  # (N, D, parameters)
-        return logits.unflatten(1, (height, width, colours)).permute(0, 3, 1, 2, 4)
+        return in_images(self.logit[self.rows(x)], self.data_shape)
 
     def values(self, x: Tensor) -> Tensor:
         """The levels 0..S-1 of images in raster order, (N, D)."""
-        return (x.permute(0, 2, 3, 1).flatten(1) * (self.levels - 1)).round().long()
+        return (in_sequence(x) * (self.levels - 1)).round().long()
 
     def rows(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Where the table is read for every value: place and colour (D,), context (N, D)."""
