@@ -101,6 +101,7 @@ def test_wavenet_remembers_as_far_as_it_sees() -> None:
         ({"channels": 0}, "channels, skip_channels, stacks and layers must be at least 1"),
         ({"stacks": 0}, "must be at least 1"),
         ({"layers": 0}, "must be at least 1"),
+        ({"layers": 21}, "layers must be at most 20, which see 1048576 values, got 21"),
         ({"dropout": 1.0}, "dropout must be at least 0"),
         ({"pixels": "levels", "levels": 1}, "levels must be between 2 and 256"),
     ],

@@ -32,11 +32,19 @@ class PrecedingValue(nn.Module):
     Parameters: `weight` (levels, features) and `start` (features).
     """
 
-    def __init__(self, levels: int, features: int, scale: float = 1.0) -> None:
+    def __init__(self, levels: int, features: int) -> None:
         super().__init__()
-        line = torch.linspace(-1, 1, levels)[:, None] * torch.randn(features)
-        self.weight = nn.Parameter(scale * line)
-        self.start = nn.Parameter(scale * torch.randn(features))
+        self.weight, self.start = nn.Parameter(torch.empty(levels, features)), nn.Parameter(torch.empty(features))
+        nn.init.normal_(self.start)
+        self._reset_line()
+
+    @torch.no_grad()
+    def _reset_line(self) -> None:
+        """Level k begins at (2 k / (levels - 1) - 1) w with w standard normal: the last one is w."""
+        levels = len(self.weight)
+        nn.init.normal_(self.weight[-1])
+        for level in range(levels):  # by single numbers, which are free where only shapes are wanted
+            self.weight[level].copy_(self.weight[-1]).mul_(2 * level / (levels - 1) - 1)
 
     def embed(self, values: Tensor) -> Tensor:
         """Values (...) in [0, 1] -> (..., features)."""

@@ -85,9 +85,9 @@ class ImageTransformer(RasterModel):
         self.distribution = distribution_of(pixels, self.levels)
         self.before = PrecedingValue(self.levels, features)
         channels, height, width = self.data_shape
-        self.row = nn.Parameter(torch.randn(height, 1, 1, features))
-        self.column = nn.Parameter(torch.randn(width, 1, features))
-        self.colour = nn.Parameter(torch.randn(channels, features))
+        self.row = nn.Parameter(nn.init.normal_(torch.empty(height, 1, 1, features)))
+        self.column = nn.Parameter(nn.init.normal_(torch.empty(width, 1, features)))
+        self.colour = nn.Parameter(nn.init.normal_(torch.empty(channels, features)))
         self.blocks = nn.ModuleList(Block(features, heads) for _ in range(blocks))
         self.norm = nn.LayerNorm(features)
         self.output = nn.Linear(features, self.distribution.parameters)
