@@ -42,6 +42,9 @@ class GatedLayer(nn.Module):
         self.horizontal = CausalConvolution(in_features, 2 * channels, (1, kernel_size), "A" if first else "B", colours)
         self.out = CausalConvolution(channels, 2 * channels, 1, "B", colours)  # for each colour: residual, skip
         self.class_bias = nn.Parameter(torch.zeros(classes, 2, 2 * channels)) if classes else None
+        with torch.no_grad():  # with torch's initial weights a gate lets a seventh pass, and deep layers see nothing
+            for layer, gain in ((self.vertical, 4), (self.horizontal, 4), (self.link, 2)):
+                layer.weight.mul_(gain)
 
     def biases(self, labels: Tensor | None) -> tuple[Tensor, Tensor] | None:
         """What the classes (N,) of images add in the two stacks, (N, 2 channels) each."""

@@ -29,18 +29,18 @@ from gdm_core.registry import register
 class ConditionalGatedPixelCNN(ClassMixture):
     """A gated PixelCNN of `classes` classes, 0 to classes - 1; the other arguments are those of `gated_pixel_cnn`."""
 
-    default_training = TrainingConfig(epochs=20, batch_size=32, learning_rate=2e-3)
+    default_training = TrainingConfig(epochs=14, batch_size=32, learning_rate=6e-3)
     pixel_kinds = ("binary", "levels")
 
     def __init__(
         self,
         data_shape: Sequence[int],
         classes: int = 10,
-        channels: int = 36,
+        channels: int = 24,
         blocks: int = 4,
         kernel_size: int = 3,
         first_kernel_size: int = 7,
-        dropout: float = 0.0,
+        dropout: float = 0.5,
         pixels: Literal["binary", "levels"] = "binary",
         levels: int = 2,
     ) -> None:
