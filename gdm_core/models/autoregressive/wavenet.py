@@ -57,8 +57,7 @@ class WaveNet(RasterModel):
     """WaveNet of `stacks` times `layers` gated layers; `layers` None takes as few as see the whole sequence.
 
     The training defaults were chosen on the validation images of digits, which `position_bias` makes 0.3 to 0.5 nats
-    likelier.
-    Two thousand sounds want no dropout and a learning rate of 1e-2.
+    likelier. Two thousand sounds want no dropout and a learning rate of 1e-2.
     """
 
     default_training = TrainingConfig(epochs=40, batch_size=32, learning_rate=4e-3)
