@@ -1,4 +1,4 @@
-"""PixelCNN's incremental sampling against the plain way, for the speed benchmark."""
+"""Incremental sampling of the PixelCNNs against the plain way, for the speed benchmark."""
 
 from __future__ import annotations
 
@@ -32,16 +32,18 @@ def plain_sample(model: GenerativeModel, n: int, generator: torch.Generator) -> 
     return x
 
 
-def measure_plain(sizes: Sequence[tuple[tuple[int, int, int], dict[str, Any]]], device: str) -> list[dict[str, Any]]:
-    """A row for each (data shape, constructor arguments): the two ways in turns, from the same noise."""
+def measure_plain(
+    sizes: Sequence[tuple[str, tuple[int, int, int], dict[str, Any]]], device: str
+) -> list[dict[str, Any]]:
+    """A row for each (model, data shape, constructor arguments): the two ways in turns, from the same noise."""
     rows = []
-    for shape, arguments in sizes:
+    for name, shape, arguments in sizes:
         torch.manual_seed(0)
-        model = gdm_core.build_model("pixel_cnn", shape, **arguments).to(device).eval()
+        model = gdm_core.build_model(name, shape, **arguments).to(device).eval()
         rounds = [_one_plain_round(model, device) for _ in range(ROUNDS)]
         incremental, plain = ([one[way] for one in rounds] for way in ("incremental", "plain"))
         rows.append({
-            "data_shape": list(shape), "arguments": model.arguments, "images": SAMPLES,
+            "model": name, "data_shape": list(shape), "arguments": model.arguments, "images": SAMPLES,
             "incremental_seconds": record.spread(incremental), "plain_seconds": record.spread(plain),
             "ratio": record.spread([p / i for p, i in zip(plain, incremental, strict=True)]),
             "equal_pixels": statistics.mean(one["equal"] for one in rounds),
@@ -66,11 +68,11 @@ def plain_section(rows: list[dict[str, Any]]) -> list[str]:
         "activations once, against the whole network on the whole image for every pixel. Equal: the share of pixels "
         "that come out the same in float32 (a draw that falls within rounding of its probability may differ)."
     )
-    columns = ["images", "incremental, ms", "plain, ms", "plain / incremental", "equal"]
+    columns = ["model", "images", "incremental, ms", "plain, ms", "plain / incremental", "equal"]
     cells = [
-        [record.size_text(row["data_shape"]), record.spread_text(row["incremental_seconds"], 1000),
+        [row["model"], record.size_text(row["data_shape"]), record.spread_text(row["incremental_seconds"], 1000),
          record.spread_text(row["plain_seconds"], 1000), record.spread_text(row["ratio"], 1),
          f"{row['equal_pixels']:.2%}"]
         for row in rows
     ]  # fmt: skip
-    return record.section("PixelCNN: incremental sampling", note, columns, cells)
+    return record.section("PixelCNNs: incremental sampling", note, columns, cells)

@@ -57,6 +57,12 @@ PAPER_SIZES = {  # at 28x28; the first four as in pytorch-generative, the fifth 
     "vae": ({"hidden_units": 200, "latent_units": 50}, 100),
     "dcgan": ({}, 128),
 }
+PLAIN = [  # what is sampled the plain way too
+    ("pixel_cnn", SMALL, {}),
+    ("pixel_cnn", LARGE, PAPER_SIZES["pixel_cnn"][0]),
+    ("gated_pixel_cnn", SMALL, {}),
+    ("gated_pixel_cnn", LARGE, {}),
+]
 
 
 class RandomImages:
@@ -71,7 +77,7 @@ class RandomImages:
         return IMAGES
 
     def batch(self, rows: Tensor, epoch: int) -> Batch:
-        return Batch(self.images[rows.to(self.images.device)])
+        return Batch(self.images[rows.to(self.images.device)], rows % 10)  # classes, for models that learn from them
 
 
 class Timed:
@@ -184,10 +190,10 @@ def main(
     for row in measure(chosen, device, where):
         rows = record.with_row(rows, row, ("model", "data_shape"))
     rows = sorted((row for row in rows if row["model"] in known), key=lambda row: (row["data_shape"], row["model"]))
-    plain = before.get("pixel_cnn", [])
-    if "pixel_cnn" in chosen:
-        plain = measure_plain([(SMALL, {}), (LARGE, PAPER_SIZES["pixel_cnn"][0])], device)
-    record.keep(name, report(rows, plain), {"models": rows, "pixel_cnn": plain}, folder)
+    plain = before.get("plain", [])
+    for row in measure_plain([size for size in PLAIN if size[0] in chosen], device):
+        plain = record.with_row(plain, row, ("model", "data_shape"))
+    record.keep(name, report(rows, plain), {"models": rows, "plain": plain}, folder)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,15 @@ from torch import Tensor
 
 import gdm_core.models  # noqa: F401  (registers every model)
 from gdm_core.contract import Batch, GenerativeModel
+from gdm_core.layers.ordering_ensemble import OrderingEnsemble
+from gdm_core.layers.raster_model import RasterModel
 from gdm_core.registry import build_model
 
 GREY_BINARY, GREY_LEVELS, COLOUR, EIGHT_BIT = (1, 3, 3), (1, 2, 2), (3, 1, 2), (1, 1, 2)
+
+def pixels_of(levels: int) -> dict:
+    return {"pixels": "binary"} if levels == 2 else {"pixels": "levels", "levels": levels}
+
 
 # Every model of the family, built small for an image shape and a number of levels; one line each.
 BUILDERS: dict[str, Callable[[tuple, int], GenerativeModel]] = {
@@ -95,10 +101,10 @@ BY_SCALES = {"multiscale_pixel_rnn", "multiscale_pixel_rnn 3 scales"}
 IN_OTHER_ORDERS = {"made with orderings", "eonade", "eonade 2 layers"} | BY_SCALES
 ENSEMBLES = IN_OTHER_ORDERS - BY_SCALES | {"made with masks"}  # averages, whose map is the mean of maps
 LEVEL_MODELS = [name for name in BUILDERS if name not in BINARY_ONLY]
-
-
-def pixels_of(levels: int) -> dict:
-    return {"pixels": "binary"} if levels == 2 else {"pixels": "levels", "levels": levels}
+ONE_DENSITY = [name for name in BUILDERS if name not in ENSEMBLES]
+IN_RASTER_ORDER = [
+    name for name in ONE_DENSITY if isinstance(BUILDERS[name]((1, 2, 2), 2), RasterModel | OrderingEnsemble)
+]
 
 
 def random_model(name: str, shape: tuple, levels: int = 2, scale: float = 1.5) -> GenerativeModel:

@@ -167,7 +167,7 @@ def test_an_estimate_chooses_no_round_and_has_an_interval(monkeypatch: pytest.Mo
 def test_a_time_budget_is_kept() -> None:
     recipe = replace(TINY, passes={"fixed": 10_000})
     found = trained(TrainingConfig(), recipe=recipe, minutes=0.03)
-    assert 0 < found["passes"] < 100 and found["training_seconds"] < 10  # 1.8 s, on a machine that may be busy
+    assert 0 < found["passes"] < 1_000 and found["training_seconds"] < 10  # 1.8 s, on a machine that may be busy
 
 
 def test_compiling_and_half_precision_change_held_out_likelihoods_by_rounding_only(

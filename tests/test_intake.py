@@ -308,7 +308,11 @@ def test_archives_inside_and_encrypted_members_are_left_out() -> None:
     ]
 
 
-@pytest.mark.parametrize("data", [b"PK\x03\x04 rubbish", pack({"a.png": b"x"})[:40], b"PK\x05\x06" + bytes(18)])
+@pytest.mark.parametrize(
+    "data",
+    [b"PK\x03\x04 rubbish", pack({"a.png": b"x"})[:40], b"PK\x05\x06" + bytes(18)],
+    ids=["rubbish", "cut", "empty"],
+)
 def test_broken_and_empty_archives_get_one_sentence(data: bytes) -> None:
     pictures, problems = read_uploads([("z.zip", data), ("a.png", encode(noise_image()))])
     assert len(pictures) == 1 and len(problems) == 1 and problems[0].startswith("z.zip ")

@@ -11,7 +11,6 @@ samples and completions follow, and with one member in raster order they are tho
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterator
 
 import torch
@@ -21,7 +20,7 @@ from gdm_core.contract import GenerativeModel
 from gdm_core.layers.orderings import in_order, known_values_come_first, sample_in_orders
 from gdm_core.layers.pixel_distribution import PixelDistribution
 from gdm_core.layers.raster_model import PARTICLES, choose
-from gdm_core.layers.raster_sampling import Given, IncrementalNetwork
+from gdm_core.layers.raster_sampling import Given, IncrementalNetwork, last
 from gdm_core.layers.sampling_arguments import check_completion, check_place, draw_uniforms
 from gdm_core.layers.value_sequence import in_sequence
 
@@ -75,7 +74,7 @@ class OrderingEnsemble(GenerativeModel):
         self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw n images (n, C, H, W), each from a member drawn for it; every conditional is tempered alone."""
-        return _last(self.sample_steps(n, labels, temperature, generator))
+        return last(self.sample_steps(n, labels, temperature, generator))
 
     def sample_steps(
         self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
@@ -95,7 +94,7 @@ class OrderingEnsemble(GenerativeModel):
         self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
         """Fill in the pixels where `known` (1 or N, 1, H, W) is 0, keeping the others; x is not read there."""
-        return _last(self.complete_steps(x, known, temperature, generator))
+        return last(self.complete_steps(x, known, temperature, generator))
 
     def complete_steps(
         self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
@@ -136,7 +135,7 @@ class OrderingEnsemble(GenerativeModel):
         repeats = len(members) // len(x)
         images, known = x.repeat_interleave(repeats, 0), mask.expand_as(x).repeat_interleave(repeats, 0)
         given = Given(in_order(images, orders), in_order(known, orders))
-        _last(sample_in_orders(network, self.distribution, uniforms, orders, temperature, given))
+        last(sample_in_orders(network, self.distribution, uniforms, orders, temperature, given))
         return given.log_weight.view(len(x), repeats)
 
 
@@ -153,11 +152,6 @@ def complete_in_orders(
     given = Given(in_order(x, orders), in_order(mask.expand_as(x), orders))
     for images in sample_in_orders(network, distribution, uniforms, orders, temperature, given, pixel_by_pixel=True):
         yield torch.where(mask, x, images)
-
-
-def _last(steps: Iterator[Tensor]) -> Tensor:
-    """The last of the images as they form, without keeping the others."""
-    return deque(steps, maxlen=1)[0]
 
 
 def _log_mean_exp(parts: list[Tensor]) -> Tensor:

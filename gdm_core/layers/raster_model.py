@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gdm_core.contract import Batch, GenerativeModel
 from gdm_core.layers.pixel_distribution import PixelDistribution
-from gdm_core.layers.raster_sampling import Given, IncrementalNetwork, sample_in_raster_order
+from gdm_core.layers.raster_sampling import Given, IncrementalNetwork, as_they_grew, last, sample_in_raster_order
 from gdm_core.layers.sampling_arguments import check_completion, check_place, draw_uniforms, known_pixels_come_first
 
 PARTICLES = 16  # candidates that a completion is chosen from where it cannot be drawn exactly
@@ -57,8 +57,7 @@ class RasterModel(GenerativeModel):
         self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw n images (n, C, H, W); every conditional is tempered alone."""
-        *_, images = self.sample_steps(n, labels, temperature, generator)
-        return images
+        return last(self.sample_steps(n, labels, temperature, generator))
 
     def sample_steps(
         self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
@@ -80,8 +79,7 @@ class RasterModel(GenerativeModel):
         does not know of it: then one of several candidates is chosen, with probability proportional to that of the
         known pixels given what was drawn (sampling, importance resampling), which is approximate.
         """
-        *_, images = self.complete_steps(x, known, temperature, generator)
-        return images
+        return last(self.complete_steps(x, known, temperature, generator))
 
     def complete_steps(
         self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
@@ -94,19 +92,20 @@ class RasterModel(GenerativeModel):
         if not len(x):
             yield x
             return
-        particles = 1 if self.completion_is_exact(known) else PARTICLES
+        exact = self.completion_is_exact(known)
+        particles = 1 if exact else PARTICLES
         uniforms = draw_uniforms(self, len(x) * particles, None, temperature, generator)
-        choice = draw_uniforms(self, len(x), None, temperature, generator).flatten(1)[:, :1] if particles > 1 else None
         given = Given(x.repeat_interleave(particles, 0), mask.repeat_interleave(particles, 0))
         network = self.completing(x, mask, given, generator)
-        steps = sample_in_raster_order(network, self.distribution, uniforms, temperature, given, pixel_by_pixel=True)
-        if choice is None:
+        steps = sample_in_raster_order(network, self.distribution, uniforms, temperature, given, pixel_by_pixel=exact)
+        if exact:
             yield from (torch.where(mask, x, images) for images in steps)
             return
-        candidates = [images.unflatten(0, (len(x), particles)) for images in steps]
+        candidates = last(steps).unflatten(0, (len(x), particles))
+        choice = draw_uniforms(self, len(x), None, temperature, generator).flatten(1)[:, :1]
         chosen = choose(given.log_weight.view(len(x), particles), choice)
-        rows = torch.arange(len(x), device=x.device)
-        yield from (torch.where(mask, x, images[rows, chosen]) for images in candidates)
+        completed = candidates[torch.arange(len(x), device=x.device), chosen]
+        yield from as_they_grew(torch.where(mask, x, completed), mask)
 
     def completing(
         self, x: Tensor, known: Tensor, given: Given, generator: torch.Generator | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Protocol
 
@@ -92,3 +93,16 @@ def _sample_pixel(
 def _pixel_first(x: Tensor) -> Tensor:
     """(n, C, H, W) -> (H, W, C, n), contiguous: a value of all images at once is one stretch of memory."""
     return x.permute(2, 3, 1, 0).contiguous()
+
+
+def last(steps: Iterator[Tensor]) -> Tensor:
+    """The last of the images as they form, without keeping the others."""
+    return deque(steps, maxlen=1)[0]
+
+
+def as_they_grew(images: Tensor, known: Tensor) -> Iterator[Tensor]:
+    """Finished images (N, C, H, W) as if drawn pixel by pixel; those to come are 0 unless `known` (N, 1, H, W)."""
+    to_come = ~known
+    for pixel in range(to_come[0].numel()):
+        to_come.flatten(1)[:, pixel] = False
+        yield images.masked_fill(to_come, 0)

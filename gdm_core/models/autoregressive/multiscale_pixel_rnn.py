@@ -15,7 +15,6 @@ earlier ones of its own.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -26,7 +25,7 @@ from gdm_core.contract import Batch, GenerativeModel, TrainingConfig
 from gdm_core.layers.image_scale import GivenAtScale, ImageScale
 from gdm_core.layers.pixel_distribution import distribution_of
 from gdm_core.layers.raster_model import PARTICLES, choose
-from gdm_core.layers.raster_sampling import sample_in_raster_order
+from gdm_core.layers.raster_sampling import last, sample_in_raster_order
 from gdm_core.layers.sampling_arguments import check_completion, check_place, draw_uniforms, known_pixels_come_first
 from gdm_core.registry import register
 
@@ -102,7 +101,7 @@ class MultiscalePixelRNN(GenerativeModel):
         self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw n images (n, C, H, W); every conditional is tempered alone."""
-        return _last(self.sample_steps(n, labels, temperature, generator))
+        return last(self.sample_steps(n, labels, temperature, generator))
 
     def sample_steps(
         self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
@@ -156,7 +155,7 @@ class MultiscalePixelRNN(GenerativeModel):
 
         In the order of the scales, and otherwise as `RasterModel.complete`.
         """
-        return _last(self.complete_steps(x, known, temperature, generator))
+        return last(self.complete_steps(x, known, temperature, generator))
 
     def complete_steps(
         self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
@@ -175,13 +174,8 @@ class MultiscalePixelRNN(GenerativeModel):
             choice = draw_uniforms(self, len(x), None, temperature, generator).flatten(1)[:, :1]
             log_weights = uniforms.new_zeros(len(uniforms))
             candidates = x.repeat_interleave(particles, 0), mask.repeat_interleave(particles, 0)
-            _last(self._draw(uniforms, temperature, *candidates, log_weights))
+            last(self._draw(uniforms, temperature, *candidates, log_weights))
             chosen = choose(log_weights.view(len(x), particles), choice)
             uniforms = uniforms.unflatten(0, (len(x), particles))[torch.arange(len(x), device=x.device), chosen]
         for images in self._draw(uniforms, temperature, x, mask, pixel_by_pixel=True):
             yield torch.where(mask, x, images)
-
-
-def _last(steps: Iterator[Tensor]) -> Tensor:
-    """The last of the images as they form, without keeping the others."""
-    return deque(steps, maxlen=1)[0]

@@ -1,0 +1,160 @@
+"""Laws of autoregressive models: densities that sum to one, of values that depend on their predecessors alone."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from gdm_core.contract import Batch
+from tests.autoregressive_cases import (
+    BUILDERS,
+    COLOUR,
+    EIGHT_BIT,
+    ENSEMBLES,
+    GREY_BINARY,
+    GREY_LEVELS,
+    IN_OTHER_ORDERS,
+    IN_RASTER_ORDER,
+    LEVEL_MODELS,
+    ONE_DENSITY,
+    SHORT_SIGHTED,
+    all_images,
+    random_model,
+)  # fmt: skip
+
+SEE_EVERYTHING = [name for name in BUILDERS if name not in SHORT_SIGHTED | IN_OTHER_ORDERS]
+
+# --- densities ---------------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scale", [0.0, 1.0, 10.0])
+@pytest.mark.parametrize("shape", [GREY_BINARY, (1, 1, 7), (1, 6, 1), (3, 1, 2)])
+@pytest.mark.parametrize("name", BUILDERS)
+def test_binary_densities_sum_to_one(name, shape, scale):
+    total = random_model(name, shape, scale=scale).log_prob(all_images(shape)).logsumexp(0).item()
+    assert total == pytest.approx(0, abs=1e-9)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("shape", "levels"), [(GREY_LEVELS, 4), (COLOUR, 3), ((2, 2, 1), 5), (EIGHT_BIT, 256)])
+@pytest.mark.parametrize("name", LEVEL_MODELS)
+def test_densities_over_levels_sum_to_one(name, shape, levels):
+    images = all_images(shape, levels)
+    total = torch.cat([random_model_log_prob(name, shape, levels, part) for part in images.split(16384)])
+    assert len(total) == levels ** math.prod(shape)
+    assert total.logsumexp(0).item() == pytest.approx(0, abs=1e-9)
+
+
+def random_model_log_prob(name: str, shape: tuple, levels: int, x: Tensor) -> Tensor:
+    torch.manual_seed(1)
+    return random_model(name, shape, levels).log_prob(x)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_map_sums_to_the_density(name):
+    model = random_model(name, (3, 2, 2))
+    x = all_images((3, 2, 2))[::37]
+    surprise = model.log_prob_map(x)
+    assert surprise.shape == (len(x), 1, 2, 2)
+    if name in ENSEMBLES:
+        assert (surprise.flatten(1).sum(1) < model.log_prob(x)).all()
+    else:
+        torch.testing.assert_close(surprise.flatten(1).sum(1), model.log_prob(x))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", BUILDERS)
+def test_log_prob_is_an_image_alone(name):
+    model = random_model(name, GREY_BINARY)
+    x = all_images(GREY_BINARY)[::50]
+    torch.testing.assert_close(torch.cat([model.log_prob(image[None]) for image in x]), model.log_prob(x))
+
+
+@pytest.mark.parametrize("name", IN_RASTER_ORDER)
+def test_loss_is_the_mean_negative_log_likelihood(name):
+    model = random_model(name, GREY_BINARY)
+    x = all_images(GREY_BINARY)[::7]
+    torch.testing.assert_close(model.loss(Batch(x))["loss"], -model.log_prob(x).mean())
+
+
+# --- dependence --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [name for name in ONE_DENSITY if name not in IN_OTHER_ORDERS])
+def test_conditionals_depend_on_predecessors_alone(name):
+    """Changing a pixel changes no conditional before it in raster order, and its own only through its value."""
+    model = random_model(name, (1, 3, 4))
+    x = torch.randint(2, (5, 1, 3, 4)).double()
+    with torch.no_grad():
+        surprise = model.log_prob_map(x).flatten(1)
+        for i in range(12):
+            changed = x.flatten(1).clone()
+            changed[:, i:] = 1 - changed[:, i:]
+            after = model.log_prob_map(changed.view_as(x)).flatten(1)
+            torch.testing.assert_close(after[:, :i], surprise[:, :i], rtol=0, atol=1e-12)
+            both = torch.stack([after[:, i], surprise[:, i]]).logsumexp(0)
+            torch.testing.assert_close(both, torch.zeros_like(both))
+
+
+@pytest.mark.parametrize("name", SEE_EVERYTHING)
+@pytest.mark.parametrize(("shape", "levels"), [((1, 3, 3), 2), ((2, 2, 3), 2), ((3, 2, 2), 3)])
+def test_logits_depend_on_every_predecessor_and_on_nothing_else(name, shape, levels):
+    """By gradients: the Jacobian in raster order, colour after colour, is strictly lower triangular and full there."""
+    if levels > 2 and name not in LEVEL_MODELS:
+        pytest.skip("a model of binary pixels")
+    model, x = random_model(name, shape, levels), torch.rand(1, *shape, dtype=torch.float64)
+    slopes = torch.autograd.functional.jacobian(lambda x: model.logits(x)[0].abs().sum(-1), x)[:, :, :, 0]
+    in_order = slopes.permute(1, 2, 0, 4, 5, 3).reshape(math.prod(shape), -1)  # (logit, value)
+    torch.testing.assert_close(in_order != 0, torch.ones_like(in_order).tril(-1).bool())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", BUILDERS)
+def test_conditionals_sum_to_one_and_are_the_map(name):
+    levels = 3 if name in LEVEL_MODELS else 2
+    model, shape = random_model(name, (2, 3, 2), levels), (2, 3, 2)
+    x = all_images(shape, 2)[::401]
+    values = torch.arange(levels, dtype=torch.float64) / (levels - 1)
+    for row, column in itertools.product(range(3), range(2)):
+        conditional = model.conditional(x, row, column, values)  # (N, C, levels)
+        torch.testing.assert_close(conditional.logsumexp(-1), torch.zeros(len(x), 2).double())
+        level = (x[:, :, row, column] * (levels - 1)).long()
+        found = conditional.gather(-1, level[..., None]).sum((1, 2))
+        surprise = model.log_prob_map(x)[:, 0, row, column]
+        if name in ENSEMBLES:  # the logarithm of a mean, and a mean of logarithms
+            assert (found >= surprise - 1e-12).all()
+        else:
+            torch.testing.assert_close(found, surprise)
+    with pytest.raises(ValueError, match="row and column must lie in 3 x 2 pixels"):
+        model.conditional(x, 3, 0, values)
+
+
+# --- bad input ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_bad_images_are_named(name):
+    model = BUILDERS[name]((1, 3, 3), 2)
+    good = torch.zeros(2, 1, 3, 3)
+    for bad, message in [
+        (good[0], r"images must have shape \(N, 1, 3, 3\)"),
+        (torch.zeros(2, 1, 3, 4), r"images must have shape \(N, 1, 3, 3\)"),
+        (good + float("nan"), "NaN"),
+        (good + 0.5, "exactly 0 or 1"),
+        (good + 2, r"\[0, 1\]"),
+    ]:
+        for verb in (model.log_prob, model.log_prob_map, lambda x: model.complete(x, torch.ones(1, 1, 3, 3))):
+            with pytest.raises(ValueError, match=message):
+                verb(bad)
+
+
+@pytest.mark.parametrize("name", LEVEL_MODELS)
+def test_a_value_between_levels_is_named(name):
+    with pytest.raises(ValueError, match="4 levels"):
+        BUILDERS[name]((1, 2, 2), 4).log_prob(torch.full((1, 1, 2, 2), 0.5))
