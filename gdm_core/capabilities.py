@@ -12,6 +12,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from gdm_core.annealing import Tempered
+
 
 @runtime_checkable
 class Samples(Protocol):
@@ -64,8 +66,38 @@ class Energy(Protocol):
 
 @runtime_checkable
 class Anneals(Protocol):
+    def tempered(self) -> Tempered:
+        """The distributions p_beta between one whose log Z is known (beta = 0) and the model (beta = 1)."""
+        ...
+
     def anneal(self, n: int, betas: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """n annealed importance weights along `betas` (0 = ..., ..., 1): log w (n,) with E[w] = Z."""
+        ...
+
+
+@runtime_checkable
+class UnnormalisedBound(Protocol):
+    def unnormalised_bound(self, x: Tensor, k: int, generator: torch.Generator | None = None) -> Tensor:
+        """A lower bound on log p(x) + log Z in nats, (N,), log Z being what `anneal` estimates.
+
+        Where it is an expectation, the mean over k draws with one noise for all images.
+        """
+        ...
+
+
+@runtime_checkable
+class RunsChains(Protocol):
+    def chain_steps(
+        self, x: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Iterator[Tensor]:
+        """Yield images (N, C, H, W) after every step of the model's Markov chain from x on, without end."""
+        ...
+
+
+@runtime_checkable
+class HiddenLayers(Protocol):
+    def hidden_layers(self, x: Tensor) -> list[Tensor]:
+        """The mean activation of each hidden unit given x, (N, units) in [0, 1], from the layer next to x upwards."""
         ...
 
 
@@ -168,9 +200,9 @@ class SurpriseMap(Protocol):
 CAPABILITIES: dict[str, type] = {
     protocol.__name__: protocol
     for protocol in (
-        Samples, SamplesStepwise, ExactLikelihood, PixelLikelihood, LatentLikelihood, Energy, Anneals, Enumerates,
-        Encodes, Decodes, Reconstructs, Completes, CompletesStepwise, PixelConditional, Filters, Discriminates,
-        Classifies, SurpriseMap,
+        Samples, SamplesStepwise, ExactLikelihood, PixelLikelihood, LatentLikelihood, UnnormalisedBound, Energy,
+        Anneals, Enumerates, RunsChains, HiddenLayers, Encodes, Decodes, Reconstructs, Completes, CompletesStepwise,
+        PixelConditional, Filters, Discriminates, Classifies, SurpriseMap,
     )
 }  # fmt: skip
 

@@ -32,23 +32,26 @@ from gdm_core.capabilities import (
     Enumerates,
     ExactLikelihood,
     Filters,
+    HiddenLayers,
     LatentLikelihood,
     PixelConditional,
     PixelLikelihood,
     Reconstructs,
+    RunsChains,
     Samples,
     SamplesStepwise,
     SurpriseMap,
+    UnnormalisedBound,
     capabilities,
     has,
 )
 
 __all__ = [
     "CAPABILITIES", "PIXEL_KINDS", "Anneals", "Batch", "Classifies", "Completes", "CompletesStepwise", "Decodes",
-    "Discriminates",
-    "Encodes", "Energy", "Enumerates", "ExactLikelihood", "Filters", "GenerativeModel", "LatentLikelihood", "Phase",
-    "PixelConditional", "PixelLikelihood", "Reconstructs", "Samples", "SamplesStepwise", "SurpriseMap",
-    "TrainingConfig", "Update", "capabilities", "has",
+    "Discriminates", "Encodes", "Energy", "Enumerates", "ExactLikelihood", "Filters", "GenerativeModel",
+    "HiddenLayers", "LatentLikelihood", "Phase", "PixelConditional", "PixelLikelihood", "Reconstructs", "RunsChains",
+    "Samples", "SamplesStepwise", "SurpriseMap", "TrainingConfig", "UnnormalisedBound", "Update", "capabilities",
+    "has",
 ]  # fmt: skip
 
 PIXEL_KINDS = ("binary", "levels", "real")

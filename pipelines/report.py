@@ -127,6 +127,7 @@ LIKELIHOOD_KINDS = {
     "exact": "ExactLikelihood",
     "lower bound": "LatentLikelihood",
     "estimate (exact where small)": "Energy",
+    "bound with estimated normaliser": "UnnormalisedBound",
 }
 
 

@@ -5,6 +5,7 @@ A capability is one row of USES: how it is called, the shape it returns, whether
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -130,6 +131,12 @@ USES: dict[str, Use] = {
         lambda m, x, g: m.anneal(len(x), torch.linspace(0, 1, 5, dtype=torch.float64), generator=g),
         per_image, reads_images=False,
     ),
+    "UnnormalisedBound": Use(lambda m, x, g: m.unnormalised_bound(x, 3, generator=g), per_image),
+    "RunsChains": Use(
+        lambda m, x, g: torch.stack(list(itertools.islice(m.chain_steps(x, generator=g), 3))),
+        lambda m, n: (3, n, *m.data_shape), images_axis=None,
+    ),
+    "HiddenLayers": Use(lambda m, x, g: torch.cat(m.hidden_layers(x), 1), lambda m, n: (n, ANY)),
     "Enumerates": Use(lambda m, x, g: m.exact_log_partition(), lambda m, n: (), reads_images=False),
     "Encodes": Use(lambda m, x, g: m.encode(x), lambda m, n: (n, ANY)),
     "Decodes": Use(lambda m, x, g: m.decode(m.sample_latent(len(x), generator=g)), images_of, reads_images=False),

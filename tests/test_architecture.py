@@ -21,7 +21,8 @@ FAMILIES = ("autoregressive", "energy", "autoencoders", "adversarial")
 # Who may import which part of the project. The longest prefix of a file's path counts; "models/*" is its own family.
 MAY_IMPORT = {
     "gdm_core/__init__.py": {"gdm_core"},
-    "gdm_core/capabilities.py": set(),
+    "gdm_core/annealing.py": set(),
+    "gdm_core/capabilities.py": {"gdm_core.annealing"},
     # The updates are the default training phase, imported when it is asked for.
     "gdm_core/contract.py": {"gdm_core.capabilities", "gdm_core.updates"},
     "gdm_core/updates.py": {"gdm_core.contract"},
@@ -31,14 +32,15 @@ MAY_IMPORT = {
     "gdm_core/interpolation.py": set(),
     "gdm_core/tensor_files.py": set(),
     "gdm_core/layers": {"gdm_core.contract", "gdm_core.layers"},
-    "gdm_core/likelihoods": {"gdm_core.contract", "gdm_core.randomness", "gdm_core.likelihoods"},
+    "gdm_core/likelihoods": {"gdm_core.annealing", "gdm_core.contract", "gdm_core.randomness", "gdm_core.likelihoods"},
     "gdm_core/quality": {"gdm_core.contract", "gdm_core.randomness", "gdm_core.quality"},
     "gdm_core/anomaly": {"gdm_core.contract", "gdm_core.randomness", "gdm_core.anomaly"},
     "gdm_core/data": {"gdm_core.contract", "gdm_core.randomness", "gdm_core.data"},
     "gdm_core/models/__init__.py": {"gdm_core.models"},
     **{
         f"gdm_core/models/{family}": {
-            "gdm_core.contract", "gdm_core.layers", "gdm_core.registry", "gdm_core.updates", "gdm_core.randomness",
+            "gdm_core.annealing", "gdm_core.contract", "gdm_core.layers", "gdm_core.registry", "gdm_core.updates",
+            "gdm_core.randomness",
             f"gdm_core.models.{family}",
         }
         for family in FAMILIES

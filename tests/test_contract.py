@@ -63,16 +63,16 @@ EXPECTED = {
     "pixel_cnn": EXACT_IN_ORDER,
     "pixel_cnn_plus_plus": EXACT_IN_ORDER,
     "pixel_rnn": EXACT_IN_ORDER,
-    "helmholtz_machine": {"Samples", "LatentLikelihood", "Reconstructs", "Filters"},
+    "helmholtz_machine": {"Samples", "LatentLikelihood", "HiddenLayers", "Reconstructs", "Filters"},
     "rbm": {
-        "Samples", "SamplesStepwise", "Energy", "Anneals", "Enumerates", "Encodes", "Reconstructs", "Completes",
-        "Filters", "SurpriseMap",
+        "Samples", "SamplesStepwise", "Energy", "Anneals", "Enumerates", "RunsChains", "HiddenLayers", "Encodes",
+        "Reconstructs", "Completes", "Filters", "SurpriseMap",
     },
     "rnade": EXACT_IN_ORDER,
     "wavenet": EXACT_IN_ORDER,
     "vae": {"Samples", "LatentLikelihood", "Encodes", "Decodes", "Reconstructs"},
 }  # fmt: skip
-NUMBER_OF_PAIRS = 136
+NUMBER_OF_PAIRS = 139
 
 # --- what is collected -------------------------------------------------------------------------------------------
 
@@ -430,3 +430,22 @@ def test_surprise_is_never_negative_and_needs_no_graph(case: Case) -> None:
     assert (plain >= 0).all() and not plain.requires_grad
     with torch.no_grad():
         torch.testing.assert_close(model.surprise_map(x), plain)
+
+
+# --- Markov chains and hidden units ------------------------------------------------------------------------------
+
+
+@cases_with("RunsChains")
+def test_chains_wander_among_images(case: Case) -> None:
+    model, x = any_parameters(case.build().eval(), scale=0.1), case.images(6)
+    chain = model.chain_steps(x, generator=seeded_generator(0))
+    steps = [next(chain) for _ in range(4)]
+    assert all(model.check_images(step) is step for step in steps)
+    assert not torch.equal(steps[0], x) and not torch.equal(steps[2], steps[3])
+
+
+@cases_with("HiddenLayers")
+@torch.no_grad()
+def test_activations_are_means_of_switches(case: Case) -> None:
+    layers = any_parameters(case.build()).hidden_layers(case.images().double())
+    assert layers and all(layer.min() >= 0 and layer.max() <= 1 for layer in layers)

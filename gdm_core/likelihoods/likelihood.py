@@ -2,7 +2,8 @@
 
 The kind follows from what the model can do: `exact` (log p itself), `lower bound` (the importance-weighted bound: on
 average too small), `estimate` (-E(x) minus an estimated log Z: on average too *large*, because the estimate of log Z is
-too small), `none`. An energy model whose log Z is enumerated is exact.
+too small), `bound with estimated normaliser` (a lower bound on log p(x) + log Z minus an estimated log Z: on average
+neither), `none`. An energy model whose log Z is enumerated is exact, and a bound minus such a log Z is a lower bound.
 References: Burda, Grosse, Salakhutdinov: Importance Weighted Autoencoders (2016); Salakhutdinov and Murray: On the
 Quantitative Analysis of Deep Belief Networks (2008).
 """
@@ -17,11 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gdm_core.contract import Energy, ExactLikelihood, GenerativeModel, LatentLikelihood, has
+from gdm_core.contract import Energy, ExactLikelihood, GenerativeModel, LatentLikelihood, UnnormalisedBound, has
 from gdm_core.likelihoods.log_partition import LogPartition, log_partition
 from gdm_core.randomness import seeded_generator
 
 UNIT = "nats per image"
+MOST_DRAWS_OF_A_BOUND = 100  # it is a mean, which more draws make no tighter
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Likelihood:
     """
 
     values: Tensor
-    kind: str  # "exact", "lower bound", "estimate", "none"
+    kind: str  # "exact", "lower bound", "estimate", "bound with estimated normaliser", "none"
     pixels: str
     levels: int | None
     dimensions: int
@@ -100,11 +102,16 @@ def _evaluate(
     if has(model, LatentLikelihood):
         bound = _importance_weighted_bound(model, k, seed)
         return record("lower bound", _batched(bound, model, images, batch_size), settings={"k": k})
-    if has(model, Energy):
+    if has(model, Energy) or has(model, UnnormalisedBound):
         log_z = log_partition(model, temperatures, chains, seeded_generator(seed, "log partition"))
-        values = -_batched(model.energy, model, images, batch_size) - log_z.value
         settings = {"temperatures": log_z.temperatures, "chains": log_z.chains}
-        return record(log_z.kind, values, log_partition=log_z, settings=settings)
+        if has(model, Energy):
+            values = -_batched(model.energy, model, images, batch_size)
+            return record(log_z.kind, values - log_z.value, log_partition=log_z, settings=settings)
+        k = min(k, MOST_DRAWS_OF_A_BOUND)
+        values = _batched(_unnormalised_bound(model, k, seed), model, images, batch_size)
+        kind = "lower bound" if log_z.kind == "exact" else "bound with estimated normaliser"
+        return record(kind, values - log_z.value, log_partition=log_z, settings=settings | {"k": k})
     return record("none", torch.empty(0, dtype=torch.float64))
 
 
@@ -118,6 +125,11 @@ def _importance_weighted_bound(model: LatentLikelihood, k: int, seed: int) -> Ca
         return weights.double().logsumexp(0) - math.log(k)
 
     return bound
+
+
+def _unnormalised_bound(model: UnnormalisedBound, k: int, seed: int) -> Callable[[Tensor], Tensor]:
+    """The bound with the same noise for every batch, so that an image's value does not depend on the others."""
+    return lambda x: model.unnormalised_bound(x, k, seeded_generator(seed, "bound"))
 
 
 def _batched(score: Callable[[Tensor], Tensor], model: GenerativeModel, images: Tensor, batch_size: int) -> Tensor:

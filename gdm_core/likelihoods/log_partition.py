@@ -12,21 +12,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from gdm_core.annealing import annealing
 from gdm_core.contract import Anneals, Enumerates, GenerativeModel, has
 
 MOST_UNITS_BY_DEFAULT = 20  # 2^20 states: a second beside 64 pixels, ten beside 784
 DEFAULT_TEMPERATURES = 1000
+TRACE = 100  # moments of an annealing that are kept
+COARSER = 4  # a schedule with so many times fewer temperatures has to agree
+FEWEST_EFFECTIVE = 5  # chains that count, below which the mean weight rests on luck
 
 
 @dataclass(frozen=True)
 class LogPartition:
-    """log Z in nats with a 95 % interval; of zero width, with nothing else to say, where it is exact."""
+    """log Z in nats with a 95 % interval; of zero width, with nothing else to say, where it is exact.
+
+    `doubt` says in a sentence why the schedule is too short to trust, and is empty where nothing speaks against it: a
+    narrow interval alone proves little, because chains that all miss the same modes agree.
+    """
 
     value: float
     low: float
@@ -36,6 +44,9 @@ class LogPartition:
     chains: int = 0
     effective_sample_size: float = math.inf  # of the chains: (sum w)^2 / sum w^2
     log_weights: Tensor | None = None  # (chains,) float64
+    trace: Tensor | None = None  # log weights on the way, (moments, chains) float64
+    trace_betas: Tensor | None = None  # the inverse temperatures of those moments, (moments,)
+    doubt: str = ""
 
     def __float__(self) -> float:
         return self.value
@@ -68,7 +79,48 @@ def log_partition(
         return _enumerated(model)
     if not has(model, Anneals):
         raise ValueError(f"{type(model).__name__} has no anneal(), so its log Z cannot be estimated by annealing")
-    return from_log_weights(model.anneal(chains, betas, generator), len(betas))
+    found = _annealed(model, betas, chains, generator)
+    coarse = torch.cat([betas[:-1:COARSER], betas[-1:]])
+    return replace(found, doubt=_doubt(found, _annealed(model, coarse, chains, generator)))
+
+
+@torch.no_grad()
+def _annealed(model: Anneals, betas: Tensor, chains: int, generator: torch.Generator | None) -> LogPartition:
+    every, trace, moments = max(1, (len(betas) - 1) // TRACE), [], []
+    for step, log_w in enumerate(annealing(model.tempered(), chains, betas, generator), 1):
+        if step % every == 0 or step == len(betas) - 1:
+            trace.append(log_w.cpu().clone())
+            moments.append(betas[step])
+    found = from_log_weights(trace[-1], len(betas))
+    return replace(found, trace=torch.stack(trace), trace_betas=torch.stack(moments))
+
+
+def _doubt(found: LogPartition, coarse: LogPartition) -> str:
+    """Why not to trust it: weights spread so far that their mean is luck, or a coarser schedule that disagrees.
+
+    Of n log weights with variance s^2, were they normal, n exp(-s^2) would count: the sample's own effective size is
+    kind to itself, because the large weights that are missing are missing there too.
+    """
+    spread = found.log_weights.std().item()
+    expected = found.chains * math.exp(-(spread**2))
+    advice = "anneal with more temperatures"
+    if min(expected, found.effective_sample_size) < FEWEST_EFFECTIVE:
+        return (
+            f"The log weights of {found.chains} chains spread by {spread:.1f} nats, so that about {expected:.1g} of "
+            f"them would decide: {advice}."
+        )
+    if coarse.low > found.high or coarse.high < found.low:
+        return (
+            f"A schedule of {coarse.temperatures} temperatures gives {coarse.value:.2f} "
+            f"[{coarse.low:.2f}, {coarse.high:.2f}] instead, so the value still depends on the schedule: {advice}."
+        )
+    return ""
+
+
+def standard_schedule() -> Tensor:
+    """The 14,501 inverse temperatures of Salakhutdinov and Murray (2008): ever denser towards 1."""
+    pieces = (torch.arange(500) * 100, torch.arange(5_000, 9_000) * 10, torch.arange(90_000, 100_001))
+    return torch.cat(pieces).double() / 100_000
 
 
 def annealing_schedule(temperatures: int) -> Tensor:

@@ -137,6 +137,13 @@ class HelmholtzMachine(GenerativeModel):
         hidden = self._uniforms((n, sum(self.hidden_units)), generator)
         return self.dream(torch.cat([pixels, hidden], 1), temperature)[0].view(n, *self.data_shape)
 
+    def hidden_layers(self, x: Tensor) -> list[Tensor]:
+        """The recognition net's probabilities, each layer given those of the layer below, [(N, units)]."""
+        layers = [self.check_images(x).flatten(1)]
+        for up in self.recognition:
+            layers.append(torch.sigmoid(up(layers[-1])))
+        return layers[1:]
+
     def reconstruct(self, x: Tensor) -> Tensor:
         """p(x = 1 | h_1) at the recognition net's probabilities h_1, (N, C, H, W)."""
         h = torch.sigmoid(self.recognition[0](self.check_images(x).flatten(1)))

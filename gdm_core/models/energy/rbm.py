@@ -12,16 +12,17 @@ and Murray, 2008). Ours: the learning rate falls linearly to zero over the train
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gdm_core.annealing import anneal
 from gdm_core.contract import GenerativeModel, Phase, TrainingConfig
 from gdm_core.layers.sampling_arguments import check_completion, draw_uniforms
 from gdm_core.models.energy.contrastive_divergence import ContrastiveDivergence
+from gdm_core.models.energy.tempered_rbm import TemperedMachine, bernoulli, softplus
 from gdm_core.registry import register
 
 MOST_ENUMERABLE_UNITS = 30  # 2^30 terms take minutes to hours; more would never end
@@ -79,7 +80,7 @@ class RestrictedBoltzmannMachine(GenerativeModel):
     def free_energy(self, v: Tensor, hidden_logits: Tensor | None = None) -> Tensor:
         """F(v) of vectors (N, D), (N,); `hidden_logits` where they are known already."""
         logits = self.hidden_logits(v) if hidden_logits is None else hidden_logits
-        return -(v @ self.visible_bias) - _softplus(logits).sum(1)
+        return -(v @ self.visible_bias) - softplus(logits).sum(1)
 
     def energy(self, x: Tensor) -> Tensor:
         """The free energy F(x), (N,) nats: p(x) = exp(-F(x)) / Z."""
@@ -98,9 +99,18 @@ class RestrictedBoltzmannMachine(GenerativeModel):
     @torch.no_grad()
     def gibbs_step(self, v: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         """h ~ p(h | v), then v ~ p(v | h), with all energies divided by `temperature`; (N, D) to (N, D)."""
-        for_hidden, for_visible = self._uniforms(len(v), generator)
-        h = _bernoulli(self.hidden_logits(v) / temperature, for_hidden)
-        return _bernoulli(self.visible_logits(h) / temperature, for_visible)
+        for_hidden, for_visible = self.uniforms(len(v), generator)
+        h = bernoulli(self.hidden_logits(v) / temperature, for_hidden)
+        return bernoulli(self.visible_logits(h) / temperature, for_visible)
+
+    def chain_steps(
+        self, x: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Iterator[Tensor]:
+        """Yield images (N, C, H, W) after every Gibbs step from x on, without end."""
+        v = self.as_vectors(self.check_images(x))
+        while True:
+            v = self.gibbs_step(v, temperature, generator)
+            yield v.view(len(x), *self.data_shape)
 
     @torch.no_grad()
     def sample(
@@ -118,7 +128,7 @@ class RestrictedBoltzmannMachine(GenerativeModel):
     ) -> Iterator[Tensor]:
         """Yield where the chains of `sample` start, then where they stand at up to 50 moments on the way."""
         noise = draw_uniforms(self, n, labels, temperature, generator)
-        v = _bernoulli(self.base_visible_bias, self.as_vectors(noise))
+        v = bernoulli(self.base_visible_bias, self.as_vectors(noise))
         yield v.reshape(n, *self.data_shape)
         every = -(-self.sampling_steps // FRAMES)
         for step in range(1, self.sampling_steps + 1):
@@ -136,7 +146,7 @@ class RestrictedBoltzmannMachine(GenerativeModel):
             return x
         fixed, held = self.as_vectors(x), self.as_vectors(known.expand_as(x)).bool()
         noise = draw_uniforms(self, len(x), None, temperature, generator)
-        v = torch.where(held, fixed, _bernoulli(self.base_visible_bias, self.as_vectors(noise)))
+        v = torch.where(held, fixed, bernoulli(self.base_visible_bias, self.as_vectors(noise)))
         for _ in range(self.sampling_steps):
             v = torch.where(held, fixed, self.gibbs_step(v, temperature, generator))
         return v.view_as(x)
@@ -145,7 +155,7 @@ class RestrictedBoltzmannMachine(GenerativeModel):
         """Where there is nothing to draw: a Gibbs chain only comes near its distribution."""
         return bool(known.all())
 
-    def _uniforms(self, n: int, generator: torch.Generator | None) -> tuple[Tensor, ...]:
+    def uniforms(self, n: int, generator: torch.Generator | None) -> tuple[Tensor, ...]:
         """One uniform per unit in one draw: (n, hidden) and (n, D). A generator draws on its own device."""
         device = self.device if generator is None else generator.device
         units = (len(self.hidden_bias), self.dimensions)
@@ -154,25 +164,13 @@ class RestrictedBoltzmannMachine(GenerativeModel):
 
     # --- the normalising constant ---
 
-    @torch.no_grad()
-    def anneal(self, n: int, betas: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Annealed importance sampling from the machine that knows only the pixels' frequencies: log w (n,), float64.
+    def tempered(self) -> TemperedMachine:
+        """The family from the machine that knows only the pixels' frequencies to this one."""
+        return TemperedMachine(self)
 
-        The distributions between have log p*_beta(v) = (1 - beta) b_0'v + beta b'v + sum_j softplus(beta a_j(v)),
-        a = c + W v, and b_0 = `base_visible_bias`; at beta = 0 log Z is known: sum_i softplus(b_0i) + hidden log 2.
-        `betas` increases from 0 to 1.
-        """
-        base, change = self.base_visible_bias, self.visible_bias - self.base_visible_bias
-        v = _bernoulli(base, self._uniforms(n, generator)[1])
-        log_w = (_softplus(base.double()).sum() + len(self.hidden_bias) * math.log(2)).repeat(n)
-        for colder, warmer in zip(betas[1:].tolist(), betas[:-1].tolist(), strict=True):
-            logits = self.hidden_logits(v)
-            log_w += (colder - warmer) * (v @ change).double()
-            log_w += (_softplus(colder * logits) - _softplus(warmer * logits)).sum(1)
-            for_hidden, for_visible = self._uniforms(n, generator)
-            h = _bernoulli(colder * logits, for_hidden)
-            v = _bernoulli(torch.addmm(base + colder * change, h, self.weight, alpha=colder), for_visible)
-        return log_w
+    def anneal(self, n: int, betas: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """n annealed importance weights along `betas`, increasing from 0 to 1: log w (n,), float64."""
+        return anneal(self.tempered(), n, betas, generator)
 
     def enumerable_units(self) -> int:
         """The size of the smaller layer: the other one is summed in closed form."""
@@ -191,7 +189,7 @@ class RestrictedBoltzmannMachine(GenerativeModel):
         totals = []
         for states in torch.arange(2**units, device=self.device).split(max(1, BLOCK // len(outer))):
             s = (states[:, None] >> bits & 1).double()  # (block, units)
-            totals.append((s @ inner + _softplus(s @ weight + outer).sum(1)).logsumexp(0))
+            totals.append((s @ inner + softplus(s @ weight + outer).sum(1)).logsumexp(0))
         return torch.stack(totals).logsumexp(0)
 
     # --- views of the image ---
@@ -204,18 +202,22 @@ class RestrictedBoltzmannMachine(GenerativeModel):
         """
         v = self.as_vectors(self.check_images(x))
         block = max(1, BLOCK // self.weight.numel())
-        surprise = torch.cat([_softplus(self._flip_gain(part)) for part in v.split(block)])
+        surprise = torch.cat([softplus(self._flip_gain(part)) for part in v.split(block)])
         return surprise.view_as(x).sum(1, keepdim=True)
 
     def _flip_gain(self, v: Tensor) -> Tensor:
         """F(v) - F(v with pixel i flipped) for every pixel, (N, D)."""
         sign, logits = 1 - 2 * v, self.hidden_logits(v)
         moved = torch.addcmul(logits[:, :, None], sign[:, None, :], self.weight)  # (N, hidden, D)
-        return sign * self.visible_bias + _softplus(moved).sum(1) - _softplus(logits).sum(1, keepdim=True)
+        return sign * self.visible_bias + softplus(moved).sum(1) - softplus(logits).sum(1, keepdim=True)
 
     def encode(self, x: Tensor) -> Tensor:
         """p(h = 1 | x), (N, hidden)."""
         return self.hidden_probability(self.as_vectors(self.check_images(x)))
+
+    def hidden_layers(self, x: Tensor) -> list[Tensor]:
+        """[p(h = 1 | x)], (N, hidden)."""
+        return [self.encode(x)]
 
     def reconstruct(self, x: Tensor) -> Tensor:
         """p(v = 1 | h) at h = p(h = 1 | x), (N, C, H, W)."""
@@ -224,11 +226,3 @@ class RestrictedBoltzmannMachine(GenerativeModel):
     def filters(self) -> Tensor:
         """The incoming weights of each hidden unit, (hidden, C, H, W)."""
         return self.weight.detach().reshape(-1, *self.data_shape)
-
-
-def _bernoulli(logits: Tensor, uniforms: Tensor) -> Tensor:
-    return (uniforms < torch.sigmoid(logits)).to(uniforms.dtype)
-
-
-def _softplus(x: Tensor) -> Tensor:
-    return F.softplus(x, threshold=40)  # the default of 20 is off by 2e-9, which float64 would show
