@@ -19,6 +19,7 @@ class MaskedLinear(nn.Linear):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (N, in) -> (N, out)."""
+        mask = mask.to(self.weight.dtype)  # once: a product with booleans converts them forwards and backwards
         return functional.linear(x, self.weight * mask, self.bias)
 
 
