@@ -24,7 +24,7 @@ from gdm_core.contract import Anneals, Enumerates, GenerativeModel, has
 MOST_UNITS_BY_DEFAULT = 20  # 2^20 states: a second beside 64 pixels, ten beside 784
 DEFAULT_TEMPERATURES = 1000
 TRACE = 100  # moments of an annealing that are kept
-COARSER = 4  # a schedule with so many times fewer temperatures has to agree
+COARSER = 10  # a schedule with so many times fewer temperatures has to agree
 FEWEST_EFFECTIVE = 5  # chains that count, below which the mean weight rests on luck
 
 
