@@ -132,10 +132,10 @@ def test_a_schedule_too_short_is_doubted_and_a_long_one_is_not() -> None:
 
 
 def test_a_value_that_depends_on_the_schedule_is_doubted(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = machine((1, 4, 4), 12, scale=1.0)
+    model = machine((1, 4, 4), 12, scale=2.5)
     module = importlib.import_module("gdm_core.likelihoods.log_partition")  # the package has a function of this name
     monkeypatch.setattr(module, "FEWEST_EFFECTIVE", 0)
-    assert "instead, so the value still depends" in log_partition(model, 12, 400, seeded_generator(0)).doubt
+    assert "instead, so the value still depends" in log_partition(model, 31, 400, seeded_generator(0)).doubt
 
 
 def test_the_trace_is_the_way_of_the_weights() -> None:

@@ -24,7 +24,7 @@ from gdm_core.contract import Anneals, Enumerates, GenerativeModel, has
 MOST_UNITS_BY_DEFAULT = 20  # 2^20 states: a second beside 64 pixels, ten beside 784
 DEFAULT_TEMPERATURES = 1000
 TRACE = 100  # moments of an annealing that are kept
-COARSER = 10  # a schedule with so many times fewer temperatures has to agree
+COARSER = 4  # a schedule with so many times fewer temperatures, and half the chains, has to agree
 FEWEST_EFFECTIVE = 5  # chains that count, below which the mean weight rests on luck
 
 
@@ -81,7 +81,7 @@ def log_partition(
         raise ValueError(f"{type(model).__name__} has no anneal(), so its log Z cannot be estimated by annealing")
     found = _annealed(model, betas, chains, generator)
     coarse = torch.cat([betas[:-1:COARSER], betas[-1:]])
-    return replace(found, doubt=_doubt(found, _annealed(model, coarse, chains, generator)))
+    return replace(found, doubt=_doubt(found, _annealed(model, coarse, max(2, chains // 2), generator)))
 
 
 @torch.no_grad()
