@@ -20,7 +20,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterator
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -45,6 +45,15 @@ class Tempered(Protocol[State]):
 
     def step(self, state: State, beta: float, generator: torch.Generator | None) -> State:
         """One step of a Markov chain that is reversible with respect to p_beta, hence leaves it as it is."""
+        ...
+
+
+@runtime_checkable
+class TemperedImages(Tempered[State], Protocol[State]):
+    """A family whose states are images, so that chains can start at given ones."""
+
+    def at_images(self, x: Tensor) -> State:
+        """Chains that stand at images (n, C, H, W)."""
         ...
 
 

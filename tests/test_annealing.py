@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gdm_core.annealing import anneal, anneal_backwards, annealed_log_prob
 from gdm_core.contract import GenerativeModel
+from gdm_core.likelihoods import annealing_report
 from gdm_core.likelihoods.log_partition import annealing_schedule, log_partition, standard_schedule
 from gdm_core.randomness import seeded_generator
 from gdm_core.registry import build_model
@@ -144,3 +145,30 @@ def test_the_trace_is_the_way_of_the_weights() -> None:
     assert torch.equal(found.trace[-1], found.log_weights) and found.trace_betas[-1] == 1
     assert found.trace.shape == (len(found.trace_betas), 20) and 90 <= len(found.trace) <= 120
     assert (found.trace_betas.diff() > 0).all() and found.trace.std(1)[0] < found.trace.std(1)[-1]
+
+
+# --- the report from all sides -----------------------------------------------------------------------------------
+
+
+def test_the_report_encloses_what_is_true() -> None:
+    model = machine((1, 3, 3), 8, scale=1.2)
+    images = all_images(model.data_shape)[::17]
+    found = annealing_report(model, images, 400, chains=200, chains_per_image=20)
+    exact, log_z = -model.energy(images).detach() - found.exact.value, found.exact.value
+    assert found.backwards_is_bound
+    assert found.forwards.low <= log_z <= found.forwards.high and found.backwards.low <= log_z <= found.backwards.high
+    assert found.conservative.mean() <= exact.mean() + 0.02
+    torch.testing.assert_close(found.conservative, exact, atol=0.5, rtol=0)
+    torch.testing.assert_close(found.optimistic, exact, atol=0.05, rtol=0)
+    assert found.gap == pytest.approx((found.optimistic - found.conservative).mean().item())
+
+
+def test_from_ends_of_chains_the_report_promises_no_bound() -> None:
+    model = machine((1, 5, 5), 20)
+    found = annealing_report(model, model.sample(3), 20, chains=10, chains_per_image=2)
+    assert not found.backwards_is_bound and found.exact is None and found.conservative.shape == (3,)
+
+
+def test_a_model_without_such_an_annealing_is_refused() -> None:
+    with pytest.raises(ValueError, match="does not anneal over images"):
+        annealing_report(build_model("nade", (1, 3, 3)), torch.zeros(1, 1, 3, 3))

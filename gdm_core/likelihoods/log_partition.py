@@ -71,7 +71,7 @@ def log_partition(
     """
     if method not in ("auto", "annealed", "exact"):
         raise ValueError(f"method must be auto, annealed or exact, got {method!r}")
-    betas = _betas(DEFAULT_TEMPERATURES if temperatures is None else temperatures)
+    betas = inverse_temperatures(DEFAULT_TEMPERATURES if temperatures is None else temperatures)
     if chains < 2:
         raise ValueError(f"chains must be at least 2 for an interval, got {chains}")
     small = has(model, Enumerates) and model.enumerable_units() <= MOST_UNITS_BY_DEFAULT
@@ -165,7 +165,8 @@ def _enumerated(model: GenerativeModel) -> LogPartition:
     return LogPartition(value, value, value, "exact")
 
 
-def _betas(temperatures: int | Sequence[float] | Tensor) -> Tensor:
+def inverse_temperatures(temperatures: int | Sequence[float] | Tensor) -> Tensor:
+    """The schedule that a number or a sequence means, (K,) float64, or ValueError."""
     if isinstance(temperatures, int):
         return annealing_schedule(temperatures)
     betas = torch.as_tensor(temperatures, dtype=torch.float64, device="cpu")

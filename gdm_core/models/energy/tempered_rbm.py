@@ -46,6 +46,10 @@ class TemperedMachine:
         """Chains that stand at visible vectors (n, D)."""
         return Chains(v, self.machine.hidden_logits(v))
 
+    def at_images(self, x: Tensor) -> Chains:
+        """Chains that stand at images (n, C, H, W)."""
+        return self.at(self.machine.as_vectors(x))
+
     def log_density(self, state: Chains, beta: float) -> Tensor:
         """f_beta(v), (n,) float64: terms in the machine's precision, sums in double."""
         visible = torch.mv(state.v, torch.add(self.base, self.change, alpha=beta)).double()

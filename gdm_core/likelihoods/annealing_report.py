@@ -1,0 +1,100 @@
+"""How far annealing can be trusted on a model: log Z from below and from above, log p of images from either side.
+
+- forwards: log Z is on average too small, log p(x) = -E(x) - log Z too good (optimistic).
+- backwards, from draws of the model heated up: log Z is on average too large, if the draws are exact. Ends of long
+  chains are not, and then the number bounds nothing; far from the forward one it says that the chains do not mix.
+- from each image back (RAISE): a lower bound on the log-probability of the image where the forward chains end, which is
+  the model itself as far as annealing works: conservative, and no log Z enters.
+
+References: "Sandwiching the marginal likelihood using bidirectional Monte Carlo" (Grosse, Ghahramani and Adams, 2015);
+"Accurate and conservative estimates of MRF log-likelihood using reverse annealing" (Burda, Grosse and Salakhutdinov,
+2015).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gdm_core.annealing import TemperedImages, anneal_backwards, annealed_log_prob
+from gdm_core.contract import Energy, Enumerates, GenerativeModel, Samples, has
+from gdm_core.likelihoods.log_partition import LogPartition, from_log_weights, inverse_temperatures, log_partition
+from gdm_core.randomness import seeded_generator
+
+MOST_STATES = 16  # binary pixels up to which all images are written down, so that draws are exact
+
+
+@dataclass(frozen=True)
+class AnnealingReport:
+    """log Z both ways and log p(x) of images (N,) both ways, in nats; `exact` where log Z can be enumerated."""
+
+    forwards: LogPartition
+    backwards: LogPartition  # its interval is that of chance alone
+    backwards_is_bound: bool
+    optimistic: Tensor  # -E(x) - log Z forwards
+    conservative: Tensor  # a lower bound of log p(x) where the chains end
+    exact: LogPartition | None
+
+    @property
+    def gap(self) -> float:
+        """Mean of the optimistic values less that of the conservative ones: how unsure the log-likelihood is."""
+        return (self.optimistic.mean() - self.conservative.mean()).item()
+
+
+@torch.no_grad()
+def annealing_report(
+    model: GenerativeModel,
+    images: Tensor,
+    temperatures: int | Sequence[float] | Tensor = 2000,
+    chains: int = 100,
+    chains_per_image: int = 10,
+    seed: int = 0,
+) -> AnnealingReport:
+    """Anneal a model forwards, backwards and from images (N, C, H, W); the seed fixes all randomness.
+
+    Raises ValueError for a model whose annealing does not run over images, and for bad temperatures.
+    """
+    family = model.tempered() if hasattr(type(model), "tempered") else None
+    if not isinstance(family, TemperedImages) or not has(model, Energy):
+        raise ValueError(f"{type(model).__name__} does not anneal over images, so there is nothing to compare")
+    betas = inverse_temperatures(temperatures)
+    forwards = log_partition(model, betas, chains, seeded_generator(seed, "log partition"), method="annealed")
+    draws, exact = _draws(model, chains, seed)
+    upwards = anneal_backwards(family, family.at_images(draws), betas, seeded_generator(seed, "backwards"))
+    start = family.at_images(model.check_images(images).repeat_interleave(chains_per_image, 0))
+    log_w = annealed_log_prob(family, start, betas, seeded_generator(seed, "from images"))
+    conservative = log_w.view(len(images), chains_per_image).logsumexp(1) - math.log(chains_per_image)
+    optimistic = -model.energy(images).double() - forwards.value
+    return AnnealingReport(
+        forwards, _upside_down(from_log_weights(-upwards, len(betas))), exact, optimistic.cpu(), conservative.cpu(),
+        log_partition(model, method="exact") if _enumerable(model) else None,
+    )  # fmt: skip
+
+
+def _draws(model: GenerativeModel, n: int, seed: int) -> tuple[Tensor, bool]:
+    """n draws of the model and whether they are exact: from a table of all images, else the ends of its chains."""
+    generator = seeded_generator(seed, "draws")
+    if model.pixels == "binary" and model.dimensions <= MOST_STATES:
+        states = torch.arange(2**model.dimensions)[:, None] >> torch.arange(model.dimensions) & 1
+        images = states.view(-1, *model.data_shape).to(next(model.parameters()))
+        rows = torch.multinomial((-model.energy(images)).softmax(0).cpu(), n, replacement=True, generator=generator)
+        return images[rows.to(images.device)], True
+    if not has(model, Samples):
+        raise ValueError(f"{type(model).__name__} cannot sample, so annealing backwards has nowhere to start")
+    return model.sample(n, generator=generator), False
+
+
+def _upside_down(found: LogPartition) -> LogPartition:
+    """log Z and its interval from those of log 1/Z."""
+    return LogPartition(
+        -found.value, -found.high, -found.low, "estimate", found.temperatures, found.chains,
+        found.effective_sample_size, -found.log_weights,
+    )  # fmt: skip
+
+
+def _enumerable(model: GenerativeModel) -> bool:
+    return has(model, Enumerates) and model.enumerable_units() <= MOST_STATES
