@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,7 +14,8 @@ import torch
 from gdm_core.anomaly import Calibration, calibrate
 from gdm_core.contract import GenerativeModel, Samples, has
 from gdm_core.data import ImageDataset, Treatment, evaluation_images
-from gdm_core.likelihoods import Likelihood, likelihood
+from gdm_core.health import IMAGES, Finding, training_health, worst
+from gdm_core.likelihoods import Likelihood, LogPartition, likelihood
 from gdm_core.quality.frechet import frechet_distance
 from gdm_core.quality.record import Quality
 from gdm_core.randomness import seeded_generator
@@ -24,16 +26,18 @@ SAMPLING_COUNT = 64  # images in the sampling time
 QUALITY_COUNT = 300  # samples in the Fréchet distance
 CALIBRATION_COUNT = 1000  # images at most: the smallest p-value is 1 / 1001
 IMPORTANCE_SAMPLES, TEMPERATURES = 1000, 2000
+TRACE_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # of the chains' log weights, kept along an annealing
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is known of a trained model: likelihoods by split, calibration, sampling time, sample quality."""
+    """What is known of a trained model: likelihoods by split, calibration, sampling time, sample quality, health."""
 
     likelihoods: dict[str, Likelihood]
     calibration: Calibration
     sampling_seconds: float | None
     frechet: Quality | None
+    health: list[Finding]
     dataset: ImageDataset = field(repr=False)
     treatment: Treatment = field(repr=False)
 
@@ -55,7 +59,12 @@ def evaluate(
         likelihoods[split] = split_likelihood(model, dataset, treatment, split)
     samples, seconds = _timed_samples(model) if has(model, Samples) else (None, None)
     distance = None if samples is None else _frechet(model, dataset, treatment)
-    return Evaluation(likelihoods, calibration, seconds, distance, dataset, treatment)
+    health = training_health(model, *(_first_images(dataset, treatment, split) for split in ("train", "validation")))
+    return Evaluation(likelihoods, calibration, seconds, distance, health, dataset, treatment)
+
+
+def _first_images(dataset: ImageDataset, treatment: Treatment, split: str) -> torch.Tensor:
+    return treatment(dataset.splits[split].images[:IMAGES], seeded_generator(0, "health", split))
 
 
 def split_likelihood(
@@ -93,7 +102,8 @@ def final_metrics(evaluation: Evaluation) -> dict[str, float]:
         }
     if test.log_partition is not None:
         metrics |= {f"log_partition/{part}": getattr(test.log_partition, part) for part in ("value", "low", "high")}
-    return {name: float(value) for name, value in metrics.items() if value is not None}
+    metrics |= {f"health/{finding.name}": finding.value for finding in evaluation.health}
+    return {name: float(value) for name, value in metrics.items() if value is not None and math.isfinite(value)}
 
 
 def evaluation_record(evaluation: Evaluation, facts: dict[str, Any]) -> dict[str, Any]:
@@ -105,6 +115,7 @@ def evaluation_record(evaluation: Evaluation, facts: dict[str, Any]) -> dict[str
         "likelihood": {split: _likelihood_record(split, entry) for split, entry in evaluation.likelihoods.items()},
         "sampling": {"seconds": evaluation.sampling_seconds, "images": SAMPLING_COUNT},
         "frechet_distance": evaluation.frechet.to_dict() if evaluation.frechet else None,
+        "health": {"verdict": worst(evaluation.health), "findings": [one.to_dict() for one in evaluation.health]},
         "calibration": {
             "split": "calibration",
             "count": evaluation.calibration.count,
@@ -126,12 +137,23 @@ def _likelihood_record(split: str, record: Likelihood) -> dict[str, Any]:
     if record.pixels != "binary":
         entry["bits_per_dimension"] = record.bits_per_dimension()
     if (log_z := record.log_partition) is not None:
-        entry["log_partition"] = {
-            "value": log_z.value, "low": log_z.low, "high": log_z.high, "kind": log_z.kind,
-            "temperatures": log_z.temperatures, "chains": log_z.chains,
-            "effective_sample_size": None if log_z.kind == "exact" else log_z.effective_sample_size,
-        }  # fmt: skip
+        entry["log_partition"] = _log_partition_record(log_z)
     return entry
+
+
+def _log_partition_record(log_z: LogPartition) -> dict[str, Any]:
+    entry = {"value": log_z.value, "low": log_z.low, "high": log_z.high, "kind": log_z.kind}
+    if log_z.kind == "exact":
+        return entry
+    quantiles = torch.tensor(TRACE_QUANTILES, dtype=torch.float64)
+    return entry | {
+        "temperatures": log_z.temperatures, "chains": log_z.chains, "doubt": log_z.doubt,
+        "effective_sample_size": log_z.effective_sample_size, "log_weights": log_z.log_weights.tolist(),
+        "trace": {
+            "betas": log_z.trace_betas.tolist(), "quantiles": list(TRACE_QUANTILES),
+            "log_weights": log_z.trace.quantile(quantiles, dim=1).tolist(),
+        },
+    }  # fmt: skip
 
 
 def _timed_samples(model: Samples) -> tuple[torch.Tensor, float]:

@@ -24,6 +24,8 @@ def result_report(result: RunResult) -> str:
     if result.evaluation.frechet is not None:
         distance = result.evaluation.frechet
         lines.append(f"Frechet distance {distance.value:.1f} ({distance.sample_count} samples)")
+    grave = [finding for finding in result.evaluation.health if finding.verdict != "good"]
+    lines += [f"{finding.verdict}: {finding.sentence}" for finding in grave]
     lines.append(f"champion: {'yes' if result.promoted else 'no'}, {result.decision}")
     lines.append(f"weights {result.weights_digest[:16]}, run {result.run_id}")
     return "\n".join(lines)
@@ -38,6 +40,7 @@ def numbers(record: Likelihood) -> str:
     if record.log_partition is not None:
         log_z = record.log_partition
         text += f", log Z {log_z.value:.2f} [{log_z.low:.2f}, {log_z.high:.2f}]"
+        text += f". {log_z.doubt}" if log_z.doubt else ""
     return text
 
 
@@ -64,6 +67,7 @@ def likelihood_report(uri: str, split: str, k: int, temperatures: int) -> dict[s
     if record.log_partition is not None:
         log_z = record.log_partition
         report["log_partition"] = f"{log_z.value:.3f} [{log_z.low:.3f}, {log_z.high:.3f}] (95 %)"
+        report |= {"doubt": log_z.doubt} if log_z.doubt else {}
     return report
 
 

@@ -14,19 +14,16 @@ from typing import Any
 import torch
 
 from gdm_core.contract import GenerativeModel
-from gdm_core.data import ImageDataset, TreatedSplit, Treatment
+from gdm_core.data import ImageDataset, Treatment
+from gdm_core.health import worst
 from gdm_core.registry import build_model
 from gdm_core.storage import save_model
-from gdm_core.training import Progress, train
 from pipelines import evaluation
 from pipelines.checkpoints import Checkpoint, checkpoint_folder
 from pipelines.configuration import RunConfiguration, reload, treatment_of
-from pipelines.epoch_log import EpochLog
 from pipelines.registered_model import model_name
-from pipelines.selection import Selection
+from pipelines.rollback import Watcher, train_going_back
 from pipelines.tracker import OFFLINE_VERSION, Tracker
-
-Watcher = Callable[[Progress], None]
 
 
 @dataclass(frozen=True)
@@ -128,7 +125,7 @@ def _run(
     model = build_model(configuration.model, dataset.data_shape, **configuration.arguments).to(config.device)
     tracker.set_tags(_tags(model, dataset, treatment))
     resume = _load_state(checkpoint, dataset)
-    seconds = _train(model, dataset, treatment, configuration, tracker, checkpoint, watch, resume)
+    seconds = train_going_back(model, dataset, treatment, config, tracker, checkpoint, watch, announce, resume)
     digest = weights_digest(model)
     evaluated = evaluation.evaluate(model.to("cpu"), dataset, treatment, announce)
     facts = {
@@ -140,29 +137,6 @@ def _run(
     name, version = _register(model, dataset, treatment, evaluated, tracker)
     promoted, decision = _promote(name, version)
     return RunResult(tracker.run_id, name, version, evaluated, promoted, decision, digest, seconds)
-
-
-def _train(
-    model: GenerativeModel, dataset: ImageDataset, treatment: Treatment, configuration: RunConfiguration,
-    tracker: Tracker, checkpoint: Checkpoint, watch: Watcher | None, resume: dict[str, Any] | None,
-) -> float:  # fmt: skip
-    """The loop with everything around it; leaves the selected weights in the model, returns seconds of training."""
-    config = configuration.config
-    selection = Selection(resume["selection"] if resume else None)
-    log = EpochLog(model, dataset, treatment, config, tracker, selection, resume["log"] if resume else None)
-    data = TreatedSplit(dataset.splits["train"], treatment, config.seed)
-    for progress in train(model, data, config, resume["loop"] if resume else None):
-        if watch is not None:
-            watch(progress)
-        if progress.end_of_epoch:
-            log.epoch(progress)
-        if checkpoint.due():
-            loop = progress.state_dict()
-            checkpoint.save(
-                {"loop": loop, "log": log.state_dict(), "selection": selection.state_dict(), "data": dataset.digest}
-            )
-    selection.restore(model)
-    return log.training_seconds
 
 
 def _load_state(checkpoint: Checkpoint, dataset: ImageDataset) -> dict[str, Any] | None:
@@ -201,7 +175,8 @@ def _tags(model: GenerativeModel, dataset: ImageDataset, treatment: Treatment) -
 def _log_evaluation(
     tracker: Tracker, evaluated: evaluation.Evaluation, facts: dict[str, float], digest: str
 ) -> None:
-    tracker.set_tags({"gdm.likelihood_kind": evaluated.kind, "gdm.weights_digest": digest})
+    verdict = {"gdm.health": worst(evaluated.health)} if evaluated.health else {}
+    tracker.set_tags({"gdm.likelihood_kind": evaluated.kind, "gdm.weights_digest": digest, **verdict})
     final = {**evaluation.final_metrics(evaluated), **facts}
     tracker.log_metrics(final, step=int(facts["epochs"]))
     tracker.log_json(evaluation.evaluation_record(evaluated, facts), "evaluation.json")

@@ -30,6 +30,8 @@ MAY_IMPORT = {
     "gdm_core/registry.py": {"gdm_core.contract"},
     "gdm_core/training.py": {"gdm_core.contract", "gdm_core.randomness"},
     "gdm_core/interpolation.py": set(),
+    "gdm_core/chain_statistics.py": set(),
+    "gdm_core/health.py": {"gdm_core.chain_statistics", "gdm_core.contract", "gdm_core.randomness"},
     "gdm_core/tensor_files.py": set(),
     "gdm_core/layers": {"gdm_core.contract", "gdm_core.layers"},
     "gdm_core/likelihoods": {"gdm_core.annealing", "gdm_core.contract", "gdm_core.randomness", "gdm_core.likelihoods"},

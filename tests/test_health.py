@@ -1,0 +1,81 @@
+"""Training health: what is found in models that were made ill on purpose, and nothing in those that are well."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+from gdm_core.contract import GenerativeModel
+from gdm_core.health import IMAGES, Finding, training_health, worst
+from gdm_core.registry import build_model
+from tests.autoregressive_cases import all_images
+
+
+def machine(hidden_units: int = 10) -> GenerativeModel:
+    model = build_model("rbm", (1, 3, 3), hidden_units=hidden_units)
+    with torch.no_grad():
+        model.weight.normal_(std=0.5)
+    return model
+
+
+def found(model: GenerativeModel, train: torch.Tensor | None = None) -> dict[str, Finding]:
+    images = all_images((1, 3, 3)).float()
+    return {one.name: one for one in training_health(model, images if train is None else train, images)}
+
+
+def test_a_model_that_is_well_has_nothing_wrong_with_it() -> None:
+    findings = found(machine())
+    assert len(findings) == 4 and worst(list(findings.values())) == "good"
+
+
+@pytest.mark.parametrize(("bias", "name", "word"), [(-30, "never", "never fire"), (30, "always", "always fire")])
+@pytest.mark.parametrize(("count", "verdict"), [(1, "good"), (3, "watch"), (6, "bad")])
+def test_idle_units_are_counted(bias: int, name: str, word: str, count: int, verdict: str) -> None:
+    model = machine()
+    with torch.no_grad():
+        model.hidden_bias[:count] = bias
+    finding = found(model)[f"hidden units that {name} fire"]
+    assert finding.value == count / 10 and finding.verdict == verdict
+    assert f"{count} of 10 hidden units {word}" in finding.sentence
+
+
+def test_a_gap_of_energy_between_the_splits_is_measured_in_nats() -> None:
+    model = machine()
+    images = all_images((1, 3, 3)).float()
+    energy = model.energy(images).detach()
+    lowest = energy.argsort()[:100]
+    finding = found(model, images[lowest])["energy gap of validation to train"]
+    assert finding.value == pytest.approx((energy[:IMAGES].mean() - energy[lowest].mean()).item(), rel=1e-5)
+    assert finding.verdict == "bad" and found(model)["energy gap of validation to train"].value == pytest.approx(0)
+
+
+def test_chains_that_stand_still_are_bad() -> None:
+    model = machine(9)
+    with torch.no_grad():
+        model.weight.copy_(60 * torch.eye(9))
+        model.visible_bias.fill_(-30)
+        model.hidden_bias.fill_(-30)
+    finding = found(model)["autocorrelation time of the energy"]
+    assert finding.verdict == "bad" and finding.value > 100
+    assert json.loads(json.dumps(finding.to_dict()))["verdict"] == "bad"
+
+
+def test_an_infinite_value_is_no_number_in_a_file() -> None:
+    assert Finding("time", math.inf, "bad", "never").to_dict()["value"] is None
+
+
+def test_the_gravest_verdict_counts() -> None:
+    three = [Finding(str(i), 0.0, verdict, "") for i, verdict in enumerate(("good", "bad", "watch"))]
+    assert worst(three) == "bad" and worst(three[:1]) == "good" and worst([]) == ""
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = machine().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    found(model)
+    assert model.training and torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
