@@ -19,7 +19,7 @@ from torch import Tensor
 from gdm_core.contract import Batch
 from gdm_core.layers.raster_model import RasterModel, choose
 from gdm_core.layers.raster_sampling import Given, IncrementalNetwork, sample_in_raster_order
-from gdm_core.layers.sampling_arguments import check_place, draw_uniforms
+from gdm_core.layers.sampling_arguments import check_labels, check_place, draw_uniforms
 
 
 class ClassMixture(RasterModel):
@@ -112,14 +112,7 @@ class ClassMixture(RasterModel):
         return choose(log_weights, draw_uniforms(self, len(log_weights), None, 1.0, generator).flatten(1)[:, :1])
 
     def _checked_labels(self, labels: Tensor, n: int) -> Tensor:
-        if tuple(labels.shape) != (n,):
-            raise ValueError(f"labels must have shape ({n},), got {tuple(labels.shape)}")
-        if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-            raise ValueError(f"labels must be integers, got {labels.dtype}")
-        if n and not 0 <= labels.min() <= labels.max() < self.classes:
-            found = f"{labels.min()} to {labels.max()}"
-            raise ValueError(f"labels must lie in 0 to {self.classes - 1}, as classes={self.classes}; got {found}")
-        return labels.to(self.device, torch.long)
+        return check_labels(labels, n, self.classes).to(self.device)
 
 
 def _log_posterior(parts: Tensor) -> Tensor:

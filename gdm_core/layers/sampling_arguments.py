@@ -34,6 +34,18 @@ def check_count_and_labels(model: GenerativeModel, n: int, labels: Tensor | None
         raise ValueError(f"labels: {model.name} does not model labels, leave them out")
 
 
+def check_labels(labels: Tensor, n: int, classes: int) -> Tensor:
+    """The labels (n,) as long integers, or ValueError for another shape, other types and values outside the classes."""
+    if tuple(labels.shape) != (n,):
+        raise ValueError(f"labels must have shape ({n},), got {tuple(labels.shape)}")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(f"labels must be integers, got {labels.dtype}")
+    if n and not 0 <= labels.min() <= labels.max() < classes:
+        found = f"{labels.min()} to {labels.max()}"
+        raise ValueError(f"labels must lie in 0 to {classes - 1}, as classes={classes}; got {found}")
+    return labels.long()
+
+
 def check_completion(model: GenerativeModel, x: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     """(x with unknown pixels 0, known as booleans (N, 1, H, W)); what x holds where it is not known plays no part.
 
