@@ -164,7 +164,7 @@ def test_the_step_descends_the_free_energy_gap_as_autograd_sees_it() -> None:
     twin = copy.deepcopy(model)
     update = ContrastiveDivergence(model, learning_rate=1.0, chains=12)
     metrics = update(Batch(x))
-    gap = twin.energy(x).mean() - twin.energy(update.chains.view(12, 1, 3, 3)).mean()
+    gap = twin.energy(x).mean() - twin.energy(update.chains.v.view(12, 1, 3, 3)).mean()
     gap.backward()
     assert metrics["free_energy_gap"].item() == pytest.approx(gap.item(), abs=1e-12)
     for name, parameter in model.named_parameters():
@@ -215,14 +215,32 @@ def test_the_learning_rate_falls_linearly_with_progress() -> None:
 
 def test_persistent_chains_start_where_they_stopped() -> None:
     model = machine(hidden_units=4)
-    update = ContrastiveDivergence(model, learning_rate=0.0, steps=1, chains=6)
+    update = ContrastiveDivergence(model, learning_rate=0.0, steps=3, chains=6)
     x = torch.zeros(3, 1, 3, 3, dtype=torch.float64)
     torch.manual_seed(0)
     update(Batch(x))
     update(Batch(x))
     torch.manual_seed(0)
     v = torch.zeros(6, 9, dtype=torch.float64)
-    assert torch.equal(update.chains, model.gibbs_step(model.gibbs_step(v)))
+    for _ in range(6):
+        v = model.gibbs_step(v)
+    assert torch.equal(update.chains.v, v)
+
+
+def test_a_chain_goes_on_from_the_hidden_units_it_had_before_the_weights_moved() -> None:
+    model = machine(hidden_units=4)
+    update = ContrastiveDivergence(model, learning_rate=1.0, steps=2, chains=6)
+    x = torch.ones(3, 1, 3, 3, dtype=torch.float64)
+    update(Batch(x))
+    v, logits = update.chains
+    assert not torch.allclose(logits, model.hidden_logits(v)), "the weights moved"
+    twin = copy.deepcopy(model)
+    torch.manual_seed(0)
+    update(Batch(x))
+    torch.manual_seed(0)
+    expected = twin.gibbs_step(twin.visible_after(logits))
+    assert torch.equal(update.chains.v, expected)
+    assert torch.equal(update.chains.logits, twin.hidden_logits(expected))
 
 
 @pytest.mark.parametrize("persistent", [True, False])

@@ -12,119 +12,188 @@ Boltzmann Machines using Approximations to the Likelihood Gradient" (Tieleman, 2
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gdm_core.contract import Batch
+from gdm_core.models.energy.centred_gradient import Offsets
+from gdm_core.models.energy.fast_weights import FastWeights
+from gdm_core.models.energy.sparsity_target import SparsityTarget
+from gdm_core.models.energy.tempered_rbm import Chains
 
-if TYPE_CHECKING:
-    from gdm_core.models.energy.rbm import RestrictedBoltzmannMachine
+PIXELS_OF_THE_LOSS = 1 << 13  # a number that is not minimised may not cost a fifth of a step
+
+
+class Machine(Protocol):
+    """What learns by contrastive divergence: an `nn.Module` with `weight`, `visible_bias` and `hidden_bias`.
+
+    Vectors v are (N, D), hidden logits and probabilities (N, hidden).
+    """
+
+    dimensions: int
+    weight: Tensor
+    visible_bias: Tensor
+
+    def as_vectors(self, x: Tensor) -> Tensor: ...
+
+    def hidden_logits(self, v: Tensor) -> Tensor: ...
+
+    def visible_after(self, hidden_logits: Tensor) -> Tensor:
+        """h ~ p(h | v) given its logits, then v ~ p(v | h)."""
+        ...
+
+    def free_energy(self, v: Tensor, hidden_logits: Tensor) -> Tensor: ...
+
+    def reconstruction_nats(self, v: Tensor, h: Tensor) -> Tensor:
+        """-log p(v | h), the mean over images, at probabilities h."""
+        ...
+
+    def ascent(self, data: tuple[Tensor, Tensor], model: tuple[Tensor, Tensor], offsets: Offsets | None) -> dict:
+        """The estimated gradient for each parameter, from pairs (v, probabilities of h)."""
+        ...
+
+    def base(self) -> Base:
+        """What keeps the start of annealing and sampling at the moments of the training images."""
+        ...
+
+
+class Base(Protocol):
+    """Counts images, vectors (N, D), and moves what it keeps of the machine."""
+
+    def count(self, v: Tensor) -> None: ...
+
+    def state_dict(self) -> dict: ...
+
+    def load_state_dict(self, state: dict) -> None: ...
 
 
 class ContrastiveDivergence:
     """One step of CD-k per batch; `chains` persistent ones, or None to start each chain at its training image.
 
-    The persistent chains start at zero: while the weights are still small, one Gibbs step forgets where it began.
-    Besides the parameters it keeps the model's `base_visible_bias`, the log-odds of the pixel means seen so far
-    (add-one smoothing), which is where annealing and sampling start. A model that has never been trained also gets
-    its `visible_bias` from the first batch's log-odds, so that the weights need not learn the mean image.
+    The persistent chains start at zero: while the weights are still small, one Gibbs step forgets where it began. The
+    hidden units of their first step are drawn from the logits that the step before computed for its own average, under
+    the parameters as they were then: one matrix product less, and chains that follow the model anyway.
+    Besides the parameters it moves what annealing and sampling start from (`Machine.base`).
 
     The learning rate falls linearly to 0: persistent chains follow the model only if it moves slowly in the end (on the
-    8x8 digits a constant rate costs 6 nats).
+    8x8 digits a constant rate costs 6 nats). The rate of `fast` weights does not fall.
     """
 
     def __init__(
         self,
-        model: RestrictedBoltzmannMachine,
+        model: Machine,
         learning_rate: float,
         steps: int = 1,
         chains: int | None = None,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
+        offsets: Offsets | None = None,
+        sparsity: SparsityTarget | None = None,
+        fast: FastWeights | None = None,
     ) -> None:
         self.model, self.learning_rate, self.steps = model, learning_rate, steps
         self.momentum, self.weight_decay = momentum, weight_decay
-        self.velocity = {name: torch.zeros_like(parameter) for name, parameter in _parameters(model).items()}
-        self.chains = None if chains is None else model.visible_bias.new_zeros(chains, model.dimensions)
-        self.pixel_totals = torch.zeros_like(model.base_visible_bias, dtype=torch.float64)
-        self.images_seen = 0
+        moving = model.named_parameters() if momentum else ()
+        self.velocity = {name: torch.zeros_like(parameter) for name, parameter in moving}
+        self.chains = None if chains is None else self._begin(chains)
+        self.base = model.base()
+        self.options = {"offsets": offsets, "sparsity": sparsity, "fast": fast}
+        self.offsets, self.sparsity, self.fast = offsets, sparsity, fast
+
+    @torch.no_grad()
+    def _begin(self, chains: int) -> Chains:
+        v = self.model.visible_bias.new_zeros(chains, self.model.dimensions)
+        return Chains(v, self.model.hidden_logits(v))
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Learn from a batch. Returns, in nats per image and of the model before this step:
 
-        loss: the cross-entropy of the images under their mean-field reconstruction p(v | p(h | v)); it shows progress
-            but is not what is minimised (nothing computable is);
+        loss: -log p(v | p(h | v)), the images under their mean-field reconstruction; it shows progress but is not what
+            is minimised (nothing computable is). Of large images it is that of the first few of the batch, which were
+            drawn at random: as many as have 8192 pixels together (10 of 28x28), the mean over an epoch being of many;
         free_energy_gap: F(data) - F(chains), whose gradient this step follows; about 0 when the chains match the data.
         """
         with torch.autocast(batch.images.device.type, enabled=False):  # rounded probabilities would bias the chains
             v_data = self.model.as_vectors(batch.images)
-            self._count_pixels(v_data)
-            v_model = self._run_chains(v_data)
-            data_logits, model_logits = self.model.hidden_logits(v_data), self.model.hidden_logits(v_model)
-            metrics = self._metrics(v_data, data_logits, v_model, model_logits)
-            ascent = statistics(v_data, data_logits.sigmoid(), v_model, model_logits.sigmoid())
-            self._move(ascent, self.learning_rate * (1 - batch.progress))
+            self.base.count(v_data)
+            data_logits = self.model.hidden_logits(v_data)
+            v_model = self._run_chains(v_data, data_logits)
+            model_logits = self.model.hidden_logits(v_model)
+            h_data = data_logits.sigmoid()
+            metrics = self._metrics(Chains(v_data, data_logits), h_data, Chains(v_model, model_logits))
+            self._learn(v_data, h_data, v_model, model_logits.sigmoid(), self.learning_rate * (1 - batch.progress))
+        if self.chains is not None:
+            self.chains = Chains(v_model, model_logits)
         return metrics
 
-    def _run_chains(self, v_data: Tensor) -> Tensor:
-        v = v_data if self.chains is None else self.chains
-        for _ in range(self.steps):
-            v = self.model.gibbs_step(v)
-        if self.chains is not None:
-            self.chains = v
+    def _run_chains(self, v_data: Tensor, data_logits: Tensor) -> Tensor:
+        """v_k, (chains or N, D)."""
+        machine = self.model if self.fast is None else self.fast.machine()
+        v, logits = (v_data, data_logits) if self.chains is None else self.chains
+        if self.fast is not None:
+            logits = machine.hidden_logits(v)
+        for step in range(1, self.steps + 1):
+            v = machine.visible_after(logits)
+            if step < self.steps:
+                logits = machine.hidden_logits(v)
         return v
 
+    def _learn(self, v_data: Tensor, h_data: Tensor, v_model: Tensor, h_model: Tensor, learning_rate: float) -> None:
+        if self.offsets is not None:
+            self.offsets.follow(v_data, h_data)
+        ascent = self.model.ascent((v_data, h_data), (v_model, h_model), self.offsets)
+        if self.sparsity is not None:
+            self.sparsity.add_to(ascent, h_data)
+        if self.weight_decay:
+            ascent["weight"].sub_(self.model.weight, alpha=self.weight_decay)
+        if self.fast is not None:
+            self.fast.move(ascent)
+        self._move(ascent, learning_rate)
+
     def _move(self, ascent: dict[str, Tensor], learning_rate: float) -> None:
-        for name, parameter in _parameters(self.model).items():
-            if name == "weight" and self.weight_decay:
-                ascent[name].sub_(parameter, alpha=self.weight_decay)
-            self.velocity[name].mul_(self.momentum).add_(ascent[name], alpha=learning_rate)
-            parameter.add_(self.velocity[name])
+        for name, parameter in self.model.named_parameters():
+            if name in self.velocity:
+                parameter.add_(self.velocity[name].mul_(self.momentum).add_(ascent[name], alpha=learning_rate))
+            else:
+                parameter.add_(ascent[name], alpha=learning_rate)
 
-    def _metrics(self, v_data: Tensor, data_logits: Tensor, v_model: Tensor, model_logits: Tensor) -> dict[str, Tensor]:
-        logits = self.model.visible_logits(data_logits.sigmoid())
-        loss = F.binary_cross_entropy_with_logits(logits, v_data, reduction="sum") / len(v_data)
-        data_energy = self.model.free_energy(v_data, data_logits).mean()
-        return {"loss": loss, "free_energy_gap": data_energy - self.model.free_energy(v_model, model_logits).mean()}
-
-    def _count_pixels(self, v_data: Tensor) -> None:
-        untrained = self.images_seen == 0 and not self.model.base_visible_bias.any()
-        self.pixel_totals += v_data.sum(0)
-        self.images_seen += len(v_data)
-        log_odds = ((self.pixel_totals + 1) / (self.images_seen - self.pixel_totals + 1)).log()
-        self.model.base_visible_bias.copy_(log_odds)
-        if untrained:
-            self.model.visible_bias.copy_(log_odds)
+    def _metrics(self, data: Chains, h_data: Tensor, model: Chains) -> dict[str, Tensor]:
+        gap = self.model.free_energy(*data).mean() - self.model.free_energy(*model).mean()
+        few = slice(max(1, PIXELS_OF_THE_LOSS // self.model.dimensions))
+        return {"loss": self.model.reconstruction_nats(data.v[few], h_data[few]), "free_energy_gap": gap}
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "velocity": self.velocity,
-            "chains": self.chains,
-            "pixel_totals": self.pixel_totals,
-            "images_seen": self.images_seen,
+            "chains": None if self.chains is None else self.chains._asdict(),
+            "base": self.base.state_dict(),
+            **{name: part.state_dict() for name, part in self.options.items() if part is not None},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        device = self.pixel_totals.device
-        self.velocity = {name: value.to(device, copy=True) for name, value in state["velocity"].items()}
-        self.chains = None if state["chains"] is None else state["chains"].to(device, copy=True)
-        self.pixel_totals = state["pixel_totals"].to(device, copy=True)
-        self.images_seen = state["images_seen"]
+        device = self.model.weight.device
+
+        def own(values: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {name: value.to(device, copy=True) for name, value in values.items()}
+
+        self.velocity = own(state["velocity"])
+        self.chains = None if state["chains"] is None else Chains(**own(state["chains"]))
+        self.base.load_state_dict(state["base"])
+        for name, part in self.options.items():
+            if part is not None:
+                part.load_state_dict(state[name], like=self.model.weight)
 
 
-def statistics(v_data: Tensor, h_data: Tensor, v_model: Tensor, h_model: Tensor) -> dict[str, Tensor]:
-    """<.>_data - <.>_model for each parameter, from visibles v (N, D) and hidden probabilities h (N, hidden)."""
-    positive = torch.mm(h_data.T, v_data).div_(len(v_data))  # (hidden, D)
+def statistics(data: tuple[Tensor, Tensor], model: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    """<.>_data - <.>_model of h v', v and h, from pairs of (N, D) and probabilities (N, hidden)."""
+    (v_data, h_data), (v_model, h_model) = data, model
+    weight = v_data.new_empty(h_data.shape[1], v_data.shape[1])  # (hidden, D); with beta = 0 it is not read
+    weight.addmm_(h_data.T, v_data, beta=0, alpha=1 / len(v_data))
     return {
-        "weight": positive.addmm_(h_model.T, v_model, alpha=-1 / len(v_model)),
+        "weight": weight.addmm_(h_model.T, v_model, alpha=-1 / len(v_model)),
         "visible_bias": v_data.mean(0) - v_model.mean(0),
         "hidden_bias": h_data.mean(0) - h_model.mean(0),
     }
-
-
-def _parameters(model: RestrictedBoltzmannMachine) -> dict[str, Tensor]:
-    return {"weight": model.weight, "visible_bias": model.visible_bias, "hidden_bias": model.hidden_bias}

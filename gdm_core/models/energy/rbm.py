@@ -6,8 +6,9 @@
 Everything but Z is exact and cheap; Z is enumerated for small machines and estimated by annealing for others.
 
 References: "Information Processing in Dynamical Systems: Foundations of Harmony Theory" (Smolensky, 1986); learning
-as in contrastive_divergence.py; annealing as in "On the Quantitative Analysis of Deep Belief Networks" (Salakhutdinov
-and Murray, 2008). Ours: the learning rate falls linearly to zero over the training run.
+as in contrastive_divergence.py, with the options of fast_weights.py, centred_gradient.py and sparsity_target.py;
+annealing as in "On the Quantitative Analysis of Deep Belief Networks" (Salakhutdinov and Murray, 2008). Ours: the
+learning rate falls linearly to zero over the training run.
 """
 
 from __future__ import annotations
@@ -21,19 +22,25 @@ from torch import Tensor, nn
 from gdm_core.annealing import anneal
 from gdm_core.contract import GenerativeModel, Phase, TrainingConfig
 from gdm_core.layers.sampling_arguments import check_completion, draw_uniforms
-from gdm_core.models.energy.contrastive_divergence import ContrastiveDivergence
+from gdm_core.models.energy.centred_gradient import Offsets
+from gdm_core.models.energy.contrastive_divergence import statistics
+from gdm_core.models.energy.enumeration import BLOCK, log_partition_of_layers
+from gdm_core.models.energy.learning_options import LearningOptions
+from gdm_core.models.energy.pixel_frequencies import PixelFrequencies
 from gdm_core.models.energy.tempered_rbm import TemperedMachine, bernoulli, softplus
 from gdm_core.registry import register
 
-MOST_ENUMERABLE_UNITS = 30  # 2^30 terms take minutes to hours; more would never end
 FRAMES = 50  # images `sample_steps` yields on the way
-BLOCK = 1 << 22  # numbers in memory at once where a sum runs over many combinations
 
 
 @register("rbm", family="energy", paper="Smolensky, 1986; Hinton, 2002; Tieleman, 2008")
 class RestrictedBoltzmannMachine(GenerativeModel):
     """Arguments: `steps` is the k of CD-k; `persistent` keeps `chains` Gibbs chains between the learning steps instead
-    of starting at the data; `sampling_steps` is the length of the Gibbs chains that draw and complete images."""
+    of starting at the data; `sampling_steps` is the length of the Gibbs chains that draw and complete images.
+    Options of learning, none used unless asked for: `centred` gradients; hidden units that are on in a share
+    `sparsity_target` of the images, at the weight `sparsity_cost`; persistent chains driven by fast weights with their
+    own `fast_learning_rate`.
+    """
 
     default_training = TrainingConfig(epochs=100, batch_size=32, learning_rate=0.2)
 
@@ -47,16 +54,20 @@ class RestrictedBoltzmannMachine(GenerativeModel):
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         sampling_steps: int = 1000,
+        centred: bool = False,
+        sparsity_target: float | None = None,
+        sparsity_cost: float = 0.1,
+        fast_learning_rate: float | None = None,
     ) -> None:
         super().__init__(data_shape)
-        counts = {"hidden_units": hidden_units, "steps": steps, "chains": chains, "sampling_steps": sampling_steps}
-        for name, value in counts.items():
+        for name, value in {"hidden_units": hidden_units, "sampling_steps": sampling_steps}.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
-        if not (0 <= momentum < 1 and weight_decay >= 0):
-            raise ValueError(f"momentum must be in [0, 1), weight_decay at least 0, got {momentum} and {weight_decay}")
-        self.steps, self.chains, self.sampling_steps = steps, chains if persistent else None, sampling_steps
-        self.momentum, self.weight_decay = momentum, weight_decay
+        self.learning = LearningOptions(
+            steps, persistent, chains, momentum, weight_decay, centred, sparsity_target, sparsity_cost,
+            fast_learning_rate,
+        )  # fmt: skip
+        self.sampling_steps = sampling_steps
         self.weight = nn.Parameter(0.01 * torch.randn(hidden_units, self.dimensions))
         self.visible_bias = nn.Parameter(torch.zeros(self.dimensions))
         self.hidden_bias = nn.Parameter(torch.zeros(hidden_units))
@@ -89,19 +100,39 @@ class RestrictedBoltzmannMachine(GenerativeModel):
     # --- learning ---
 
     def training_phases(self, config: TrainingConfig) -> Iterator[Phase]:
-        update = ContrastiveDivergence(
-            self, config.learning_rate, self.steps, self.chains, self.momentum, self.weight_decay
-        )
-        yield Phase("contrastive divergence", update, config.epochs)
+        yield Phase("contrastive divergence", self.learning.update(self, config.learning_rate), config.epochs)
+
+    def base(self) -> PixelFrequencies:
+        """What keeps `base_visible_bias` at the training pixels' log-odds."""
+        return PixelFrequencies(self.base_visible_bias, self.visible_bias)
+
+    def ascent(
+        self, data: tuple[Tensor, Tensor], model: tuple[Tensor, Tensor], offsets: Offsets | None = None
+    ) -> dict[str, Tensor]:
+        """The estimated gradient for each parameter, from pairs (v, probabilities of h); centred at offsets."""
+        ascent = statistics(data, model)
+        if offsets is not None:
+            offsets.centre(ascent)
+        return ascent
+
+    def reconstruction_nats(self, v: Tensor, h: Tensor) -> Tensor:
+        """-log p(v | h), the mean over images, at probabilities h (N, hidden)."""
+        return F.binary_cross_entropy_with_logits(self.visible_logits(h), v, reduction="sum") / len(v)
 
     # --- Gibbs sampling ---
 
     @torch.no_grad()
     def gibbs_step(self, v: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
         """h ~ p(h | v), then v ~ p(v | h), with all energies divided by `temperature`; (N, D) to (N, D)."""
-        for_hidden, for_visible = self.uniforms(len(v), generator)
-        h = bernoulli(self.hidden_logits(v) / temperature, for_hidden)
-        return bernoulli(self.visible_logits(h) / temperature, for_visible)
+        return self.visible_after(self.hidden_logits(v), temperature, generator)
+
+    def visible_after(
+        self, hidden_logits: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The Gibbs step from the logits of h (N, hidden) on: v (N, D)."""
+        for_hidden, for_visible = self.uniforms(len(hidden_logits), generator)
+        h = bernoulli(hidden_logits, for_hidden, temperature)
+        return bernoulli(self.visible_logits(h), for_visible, temperature)
 
     def chain_steps(
         self, x: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
@@ -176,21 +207,9 @@ class RestrictedBoltzmannMachine(GenerativeModel):
         """The size of the smaller layer: the other one is summed in closed form."""
         return min(self.weight.shape)
 
-    @torch.no_grad()
     def exact_log_partition(self) -> Tensor:
         """log Z, summing the smaller layer over all its states, a float64 scalar. ValueError above 30 units."""
-        units = self.enumerable_units()
-        if units > MOST_ENUMERABLE_UNITS:
-            raise ValueError(f"enumerating 2^{units} states is too much (at most 2^{MOST_ENUMERABLE_UNITS}): anneal")
-        weight, inner, outer = self.weight.double(), self.hidden_bias.double(), self.visible_bias.double()
-        if len(inner) > units:
-            weight, inner, outer = weight.T, outer, inner
-        bits = torch.arange(units, device=self.device)
-        totals = []
-        for states in torch.arange(2**units, device=self.device).split(max(1, BLOCK // len(outer))):
-            s = (states[:, None] >> bits & 1).double()  # (block, units)
-            totals.append((s @ inner + softplus(s @ weight + outer).sum(1)).logsumexp(0))
-        return torch.stack(totals).logsumexp(0)
+        return log_partition_of_layers(self.weight, self.hidden_bias, self.visible_bias)
 
     # --- views of the image ---
 
