@@ -48,10 +48,10 @@ from gdm_core.capabilities import (
 
 __all__ = [
     "CAPABILITIES", "PIXEL_KINDS", "Anneals", "Batch", "Classifies", "Completes", "CompletesStepwise", "Decodes",
-    "Discriminates", "Encodes", "Energy", "Enumerates", "ExactLikelihood", "Filters", "GenerativeModel",
-    "HiddenLayers", "LatentLikelihood", "Phase", "PixelConditional", "PixelLikelihood", "Reconstructs", "RunsChains",
-    "Samples", "SamplesStepwise", "SurpriseMap", "TrainingConfig", "UnnormalisedBound", "Update", "capabilities",
-    "has",
+    "Discriminates", "DivergenceError", "Encodes", "Energy", "Enumerates", "ExactLikelihood", "Filters",
+    "GenerativeModel", "HiddenLayers", "LatentLikelihood", "Phase", "PixelConditional", "PixelLikelihood",
+    "Reconstructs", "RunsChains", "Samples", "SamplesStepwise", "SurpriseMap", "TrainingConfig",
+    "UnnormalisedBound", "Update", "capabilities", "has",
 ]  # fmt: skip
 
 PIXEL_KINDS = ("binary", "levels", "real")
@@ -74,8 +74,15 @@ class Batch:
         return Batch(self.images.to(device, non_blocking=True), labels, self.progress)
 
 
+class DivergenceError(RuntimeError):
+    """Learning has gone wrong: NaN or infinite numbers, or a sign that an update knows. Says what, and what to do."""
+
+
 class Update(Protocol):
-    """One learning step from one batch. It owns its optimisers; its state makes a run resumable."""
+    """One learning step from one batch. It owns its optimisers; its state makes a run resumable.
+
+    It may raise DivergenceError: whoever runs the loop decides whether to go back and try a smaller learning rate.
+    """
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]: ...
 

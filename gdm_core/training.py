@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from gdm_core.contract import Batch, GenerativeModel, Phase, TrainingConfig
+from gdm_core.contract import Batch, DivergenceError, GenerativeModel, Phase, TrainingConfig
 from gdm_core.randomness import random_state, seeded_generator, set_random_state
 
 
@@ -20,10 +21,6 @@ class TrainingData(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, rows: Tensor, epoch: int) -> Batch: ...
-
-
-class DivergenceError(RuntimeError):
-    """The loss became NaN or infinite."""
 
 
 @dataclass
@@ -108,14 +105,16 @@ def _report(
 
     progress = Progress(phase.name, index, epoch, phase.epochs, step, steps, seen, size, totals, state)
     if progress.end_of_epoch:
-        _check_finite(progress)
+        check_finite(progress, model)
     yield progress
     model.train()
     set_random_state(before)
 
 
-def _check_finite(progress: Progress) -> None:
-    bad = [name for name, value in progress.metrics.items() if not torch.isfinite(torch.tensor(value))]
+def check_finite(progress: Progress, model: GenerativeModel) -> None:
+    """Raise DivergenceError where a number of this epoch or a weight is NaN or infinite."""
+    bad = [name for name, value in progress.metrics.items() if not math.isfinite(value)]
+    bad = bad or [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
     if bad:
         raise DivergenceError(
             f"{', '.join(bad)} became NaN or infinite in epoch {progress.epoch + 1} of phase {progress.phase!r}: "

@@ -5,14 +5,15 @@ Adam is fused: all arithmetic in one pass over a parameter, ten times as fast on
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from gdm_core.contract import Batch, TrainingConfig
+from gdm_core.contract import Batch, TrainingConfig, Update
 
 
 class GradientUpdate:
@@ -102,5 +103,43 @@ class AdversarialUpdate:
         return {player: optimiser.state_dict() for player, optimiser in self.optimisers.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The learning rates are the update's own: a run that goes back after diverging goes on with smaller ones."""
         for player, optimiser in self.optimisers.items():
+            rates = [group["lr"] for group in optimiser.param_groups]
             optimiser.load_state_dict(state[player])
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate
+
+
+class OnFeatures:
+    """Another update, taught `features(images)` in place of the images: greedy learning, layer upon layer.
+
+    `afterwards` is called after each step, with what was learnt in place: for parameters that follow it.
+    """
+
+    def __init__(
+        self, update: Update, features: Callable[[Tensor], Tensor], afterwards: Callable[[], None] | None = None
+    ) -> None:
+        self.update, self.features, self.afterwards = update, features, afterwards
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        metrics = self.update(Batch(self.features(batch.images), batch.labels, batch.progress))
+        if self.afterwards is not None:
+            self.afterwards()
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.update.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.update.load_state_dict(state)
+
+
+def split_epochs(epochs: int, shares: Sequence[float]) -> list[int]:
+    """Whole epochs for each of several phases, near their shares; together all of them.
+
+    Phase i ends at round(epochs times the sum of the first i shares): with few epochs a phase may get none.
+    """
+    whole = sum(shares)
+    ends = [0, *(round(epochs * part / whole) for part in itertools.accumulate(shares))]
+    return [after - before for before, after in itertools.pairwise(ends)]
