@@ -23,7 +23,7 @@ ABILITIES = {
     "Energy": Ability("gives an image an energy: low for images like its own", "anomalies"),
     "Anneals": Ability("has its normaliser log Z estimated by annealing", "compare"),
     "Enumerates": Ability("has an exact normaliser log Z where it is small", "compare"),
-    "RunsChains": Ability("wanders from image to image by a Markov chain"),
+    "RunsChains": Ability("wanders from image to image by a Markov chain", "chains"),
     "HiddenLayers": Ability("says which of its hidden units an image switches on"),
     "PixelLikelihood": Ability("says how likely each single pixel is: the sharpest heat map", "anomalies"),
     "SurpriseMap": Ability("says which pixels are strange: a heat map", "anomalies"),
@@ -31,11 +31,11 @@ ABILITIES = {
     "Encodes": Ability("finds the point in its latent space of an image"),
     "Reconstructs": Ability("rebuilds an image from what it understood of it", "anomalies"),
     "Discriminates": Ability("judges whether an image looks real", "anomalies"),
-    "Classifies": Ability("says which class an image belongs to"),
+    "Classifies": Ability("says which class an image belongs to", "classes"),
     "Completes": Ability("fills in missing pixels", "completion"),
     "CompletesStepwise": Ability("shows them being filled in", "completion"),
     "PixelConditional": Ability("says what it expects of a pixel, given those before it", "surprise"),
-    "Filters": Ability("has hidden units that can be looked at as images"),
+    "Filters": Ability("has hidden units that can be looked at as images", "filters"),
 }
 
 

@@ -48,6 +48,12 @@ PAGES = (
          "see models fill them in, exactly or approximately."),
     Page("surprise", "Surprise", ":material/grain:", "How much each pixel of an image surprises a model, and what the "
          "model expected in its place."),
+    Page("classes", "Classes", ":material/category:", "Which class a model finds each image to be of, how sure it "
+         "is, how often it is right, and images it draws of a class."),
+    Page("filters", "Filters", ":material/blur_on:", "The hidden units of a model as images: their weights, or the "
+         "images that switch them on, the most used first."),
+    Page("chains", "Chains", ":material/conversion_path:", "Energy models wander from image to image by their Markov "
+         "chains: what they pass, how their energy moves, and how quickly they forget."),
     Page("anomalies", "Anomalies", ":material/troubleshoot:", "How strange a model finds your images, with a "
          "calibrated p-value, a verdict at the false-alarm rate you choose, and a map of the strange pixels."),
     Page("runs", "Runs", ":material/timeline:", "Everything that was trained, laid side by side: metrics, parameters, "

@@ -57,7 +57,7 @@ def _cautions(first: ModelVersion, second: ModelVersion) -> list[str]:
     for version in (first, second):
         if version.likelihood_kind == "lower bound":
             cautions.append(f"{version_name(version)} gives a lower bound: its true values are at least as high.")
-        if version.likelihood_kind == "estimate":
+        if version.likelihood_kind in ("estimate", "bound with estimated normaliser"):
             text = f"{version_name(version)} rests on an estimated log Z, whose error shifts all images together"
             if version.log_partition:
                 text += f" (95 % interval {version.log_partition.low:.2f} to {version.log_partition.high:.2f})"

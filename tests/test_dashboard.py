@@ -311,15 +311,15 @@ def version(filled: Path) -> tracking.ModelVersion:
 
 
 def test_kinds_differ_in_mark_and_colour() -> None:
-    assert set(MARKS) == {"exact", "lower bound", "estimate"}
-    assert len({mark.symbol for mark in MARKS.values()}) == len({mark.colour for mark in MARKS.values()}) == 3
+    assert set(MARKS) == {"exact", "lower bound", "estimate", "bound with estimated normaliser"}
+    assert len({mark.symbol for mark in MARKS.values()}) == len({mark.colour for mark in MARKS.values()}) == 4
 
 
 def test_the_figure_draws_each_kind_with_its_mark_and_the_interval_apart(version: tracking.ModelVersion) -> None:
     log_z = tracking.LogPartition(10.0, 9.0, 10.5)
-    others = [replace(version, likelihood_kind=kind) for kind in ("exact", "lower bound")]
+    others = [replace(version, likelihood_kind=kind) for kind in MARKS if kind != "estimate"]
     estimate = replace(version, likelihood_kind="estimate", log_partition=log_z, test_mean=-8.0)
-    figure = likelihood_figure([*others, estimate], ["a", "b", "c"])
+    figure = likelihood_figure([*others, estimate], ["a", "b", "d", "c"])
     traces = {trace.name: trace for trace in figure.data}
     assert {traces[kind].marker.symbol for kind in MARKS} == {mark.symbol for mark in MARKS.values()}
     assert list(traces[INTERVAL].x) == [-8.5, -7.0]  # a larger log Z makes every image less likely

@@ -35,6 +35,10 @@ MARKS = {
         "log Z is estimated by annealed importance sampling; it tends to come out too small, and the log-likelihood "
         "then too good",
     ),
+    "bound with estimated normaliser": Mark(
+        "triangle-right-open", COLOURS[4], "bound with estimated normaliser",
+        "a lower bound on log p(x) + log Z, less an estimated log Z, which comes out too small: no bound any more",
+    ),
 }  # fmt: skip
 OTHER = Mark("x", QUIET, "other", "of another kind: look at the model's evaluation")
 INTERVAL = "95 % interval of log Z"
