@@ -22,6 +22,7 @@ from gdm_core.registry import argument_defaults, build_model, list_models, model
 SMALL = {
     "helmholtz_machine": {"hidden_units": (4, 3), "guesses": 3},
     "conditional_gated_pixel_cnn": {"classes": 3, "channels": 12, "blocks": 1, "first_kernel_size": 3},
+    "deep_energy": {"channels": 4, "steps": 3, "chains": 12, "sampling_steps": 6},
     "dcgan": {"latent_units": 3, "channels": 4},
     "markov_chain": {"order": 2},
     "image_transformer": {"features": 8, "blocks": 1, "heads": 2},
@@ -34,6 +35,7 @@ SMALL = {
     "pixel_cnn": {"channels": 4, "blocks": 1, "kernel_size": 3, "position_bias": True},
     "pixel_cnn_plus_plus": {"channels": 4, "components": 2},
     "pixel_rnn": {"channels": 6, "layers": 1, "kernel_size": 3, "position_bias": True},
+    "label_rbm": {"classes": 3, "hidden_units": 5, "chains": 7, "sampling_steps": 6},
     "rbm": {"hidden_units": 5, "chains": 7, "sampling_steps": 6},
     "rnade": {"hidden_units": 5, "components": 3},
     "wavenet": {"channels": 4, "skip_channels": 5, "position_bias": True},

@@ -50,6 +50,7 @@ EXACT_IN_ORDER = {
 EXPECTED = {
     "conditional_gated_pixel_cnn": EXACT_IN_ORDER | {"Classifies"},
     "dcgan": {"Samples", "Encodes", "Decodes", "Reconstructs", "Discriminates"},
+    "deep_energy": {"Samples", "SamplesStepwise", "Energy", "RunsChains", "Completes", "SurpriseMap"},
     "eonade": EXACT_IN_ORDER,
     "fvsbn": EXACT_IN_ORDER,
     "gated_pixel_cnn": EXACT_IN_ORDER,
@@ -64,6 +65,10 @@ EXPECTED = {
     "pixel_cnn_plus_plus": EXACT_IN_ORDER,
     "pixel_rnn": EXACT_IN_ORDER,
     "helmholtz_machine": {"Samples", "LatentLikelihood", "HiddenLayers", "Reconstructs", "Filters"},
+    "label_rbm": {
+        "Samples", "SamplesStepwise", "Energy", "Anneals", "Enumerates", "RunsChains", "HiddenLayers", "Encodes",
+        "Reconstructs", "Completes", "Filters", "SurpriseMap", "Classifies",
+    },
     "rbm": {
         "Samples", "SamplesStepwise", "Energy", "Anneals", "Enumerates", "RunsChains", "HiddenLayers", "Encodes",
         "Reconstructs", "Completes", "Filters", "SurpriseMap",
@@ -72,7 +77,7 @@ EXPECTED = {
     "wavenet": EXACT_IN_ORDER,
     "vae": {"Samples", "LatentLikelihood", "Encodes", "Decodes", "Reconstructs"},
 }  # fmt: skip
-NUMBER_OF_PAIRS = 139
+NUMBER_OF_PAIRS = 158
 
 # --- what is collected -------------------------------------------------------------------------------------------
 

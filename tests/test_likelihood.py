@@ -20,6 +20,7 @@ SHAPE = (1, 3, 3)
 SMALL = {
     "independent_bernoulli": {}, "nade": {"hidden_units": 4}, "pixel_cnn": {"channels": 2, "blocks": 1},
     "rbm": {"hidden_units": 4}, "vae": {"hidden_units": 6, "latent_units": 2}, "dcgan": {"channels": 2},
+    "deep_energy": {"channels": 2},
 }  # fmt: skip
 
 
@@ -77,8 +78,10 @@ def test_the_kind_follows_from_what_the_model_can_do(name: str, settings: dict, 
     assert (record.log_partition is not None) == (name == "rbm")
 
 
-def test_without_a_likelihood_there_are_no_numbers() -> None:
-    record = assess("dcgan", torch.rand(4, *SHAPE))
+@pytest.mark.parametrize("name", ["dcgan", "deep_energy"])
+def test_without_a_likelihood_there_are_no_numbers(name: str) -> None:
+    """An adversarial model; and an energy whose log Z nobody knows."""
+    record = assess(name, torch.rand(4, *SHAPE))
     assert (record.kind, len(record.values), record.settings) == ("none", 0, {})
     assert math.isnan(record.mean) and math.isnan(record.standard_error) and math.isnan(record.bits_per_dimension())
 

@@ -49,7 +49,7 @@ TABLE = {
         "rnade",
         "wavenet",
     ],
-    "energy": ["helmholtz_machine", "rbm"],
+    "energy": ["deep_energy", "helmholtz_machine", "label_rbm", "rbm"],
     "autoencoder": ["vae"],
     "adversarial": ["dcgan"],
 }

@@ -3,7 +3,8 @@
 The kind follows from what the model can do: `exact` (log p itself), `lower bound` (the importance-weighted bound: on
 average too small), `estimate` (-E(x) minus an estimated log Z: on average too *large*, because the estimate of log Z is
 too small), `bound with estimated normaliser` (a lower bound on log p(x) + log Z minus an estimated log Z: on average
-neither), `none`. An energy model whose log Z is enumerated is exact, and a bound minus such a log Z is a lower bound.
+neither), `none`. An energy model whose log Z is enumerated is exact, and a bound minus such a log Z is a lower bound;
+one with neither `anneal` nor `exact_log_partition` has none.
 References: Burda, Grosse, Salakhutdinov: Importance Weighted Autoencoders (2016); Salakhutdinov and Murray: On the
 Quantitative Analysis of Deep Belief Networks (2008).
 """
@@ -18,7 +19,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gdm_core.contract import Energy, ExactLikelihood, GenerativeModel, LatentLikelihood, UnnormalisedBound, has
+from gdm_core.contract import (
+    Anneals,
+    Energy,
+    Enumerates,
+    ExactLikelihood,
+    GenerativeModel,
+    LatentLikelihood,
+    UnnormalisedBound,
+    has,
+)
 from gdm_core.likelihoods.log_partition import LogPartition, log_partition
 from gdm_core.randomness import seeded_generator
 
@@ -102,7 +112,7 @@ def _evaluate(
     if has(model, LatentLikelihood):
         bound = _importance_weighted_bound(model, k, seed)
         return record("lower bound", _batched(bound, model, images, batch_size), settings={"k": k})
-    if has(model, Energy) or has(model, UnnormalisedBound):
+    if _log_z_can_be_known(model) and (has(model, Energy) or has(model, UnnormalisedBound)):
         log_z = log_partition(model, temperatures, chains, seeded_generator(seed, "log partition"))
         settings = {"temperatures": log_z.temperatures, "chains": log_z.chains}
         if has(model, Energy):
@@ -113,6 +123,11 @@ def _evaluate(
         kind = "lower bound" if log_z.kind == "exact" else "bound with estimated normaliser"
         return record(kind, values - log_z.value, log_partition=log_z, settings=settings | {"k": k})
     return record("none", torch.empty(0, dtype=torch.float64))
+
+
+def _log_z_can_be_known(model: GenerativeModel) -> bool:
+    """Without a way to log Z an energy compares images, and does not say how likely one is."""
+    return has(model, Anneals) or has(model, Enumerates)
 
 
 def _importance_weighted_bound(model: LatentLikelihood, k: int, seed: int) -> Callable[[Tensor], Tensor]:
