@@ -22,12 +22,14 @@ UNITS = {
 HELP = {
     "log-likelihood": "Mean log p(x) of the test images in nats. Compare where data set and pixels are equal.",
     "± s.e.": "Standard error of that mean over the test images.",
-    "kind": "exact: log p(x) itself. lower bound: the true value is at least this. estimate: log Z was estimated.",
+    "kind": "exact: log p(x) itself. lower bound: the true value is at least this. estimate: log Z was estimated. "
+    "bound with estimated normaliser: a lower bound less an estimated log Z, so no bound any more.",
     "pixels": "How images become the numbers the model sees. Values of different treatments cannot be compared.",
     "bits/dim": "Minus the log-likelihood in bits per pixel value; for models of levels or real pixels.",
     "Fréchet": "Fréchet distance of samples to test images, on features of a classifier trained here: lower is better.",
     "training": "Seconds of training.",
     "sampling": "Seconds for 64 images.",
+    "health": "The gravest verdict on the training; the model's page says what it rests on.",
 }  # fmt: skip
 
 
@@ -65,6 +67,7 @@ def run_columns(links: bool) -> dict[str, Any]:
         "log-likelihood": NUMBER(format="%.2f", help=HELP["log-likelihood"]),
         "kind": st.column_config.TextColumn(help=HELP["kind"]),
         "pixels": st.column_config.TextColumn(help=HELP["pixels"]),
+        "health": st.column_config.TextColumn(help=HELP["health"]),
         "MLflow": st.column_config.LinkColumn(display_text="open") if links else None,
     }
 
@@ -124,6 +127,7 @@ def _run_row(record: RunRecord) -> dict[str, Any]:
         "log-likelihood": record.metrics.get("test/log_likelihood"),
         "kind": record.tags.get("gdm.likelihood_kind", ""),
         "pixels": record.tags.get("gdm.treatment", ""),
+        "health": record.tags.get("gdm.health"),
         "MLflow": ui_link(record),
     }
 

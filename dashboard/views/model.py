@@ -14,6 +14,7 @@ from dashboard.choices import best_of_each, pick_model, say_if_gone, version_nam
 from dashboard.live import say_how_to_begin, show_running
 from dashboard.page import PAGES, boundary, link, plain
 from dashboard.tables import run_name
+from dashboard.views.model_evaluation import show_annealing, show_health
 
 if TYPE_CHECKING:
     from gdm_core.registry import ModelDescription
@@ -44,9 +45,13 @@ def render() -> None:
         with column, boundary():
             part(version)
     with left, boundary():
+        show_health(version)
+    with left, boundary():
         _show_arguments(version)
     with right, boundary():
         _show_files(version)
+    with boundary():
+        show_annealing(version)
     with boundary():
         show_versions(version, [other for other in versions if other.name == version.name])
 

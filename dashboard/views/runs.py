@@ -121,7 +121,7 @@ def why_failed(record: RunRecord) -> str:
 def _show_curves(records: Sequence[RunRecord]) -> None:
     st.subheader("Metrics", anchor=False)
     keys = sorted({key for record in records for key in record.metrics}, key=lambda key: (key.startswith(SYSTEM), key))
-    curves = [key for key in keys if "/" in key and not key.startswith(("test/", "log_partition/"))]
+    curves = [key for key in keys if "/" in key and not key.startswith(("test/", "log_partition/", "health/"))]
     if not curves:
         st.info("These runs logged no metric yet.", icon=":material/info:")
         return

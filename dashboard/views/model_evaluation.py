@@ -1,0 +1,69 @@
+"""What a model's evaluation says beside its numbers: training health, and how its log Z was annealed."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from dashboard import loading
+from dashboard.figures.annealing import trace_figure, weights_figure
+from dashboard.page import plain
+from pipelines.tracker import StoreError
+
+if TYPE_CHECKING:
+    from pipelines.tracking import ModelVersion
+
+MARKS = {"good": ":green[:material/check_circle:]", "watch": ":orange[:material/visibility:]",
+         "bad": ":red[:material/error:]"}  # fmt: skip
+MEANING = {
+    "good": "Nothing speaks against this training.",
+    "watch": "Something here wants to be watched.",
+    "bad": "Something went wrong in this training.",
+}
+
+
+def evaluation_of(version: ModelVersion) -> dict[str, Any]:
+    """The evaluation its run logged; empty where the run or the file is gone."""
+    try:
+        return json.loads(loading.file(version.run_id, "evaluation.json")) if version.run_status else {}
+    except (StoreError, json.JSONDecodeError):
+        return {}
+
+
+def show_health(version: ModelVersion) -> None:
+    """The verdicts on the training, each with its number; nothing where none were made."""
+    health = evaluation_of(version).get("health", {})
+    if not health.get("findings"):
+        return
+    st.subheader("Training health", anchor=False)
+    st.markdown(f"{MARKS[health['verdict']]} **{MEANING[health['verdict']]}**")
+    lines = [f"- {MARKS[one['verdict']]} {plain(one['sentence'])}" for one in health["findings"]]
+    st.markdown("\n".join(lines))
+
+
+def show_annealing(version: ModelVersion) -> None:
+    """The log weights behind an estimated log Z; nothing where it is exact or there is none."""
+    test = evaluation_of(version).get("likelihood", {}).get("test", {})
+    log_z = test.get("log_partition", {})
+    if "log_weights" not in log_z:
+        return
+    st.subheader("How log Z was estimated", anchor=False)
+    if log_z["doubt"]:
+        st.warning(plain(log_z["doubt"]), icon=":material/warning:")
+    st.markdown(
+        f"Annealed importance sampling with {log_z['chains']} chains through {log_z['temperatures']:,} temperatures: "
+        f"log Z = **{log_z['value']:.2f}**, 95 % interval {log_z['low']:.2f} to {log_z['high']:.2f}. Of the chains "
+        f"about **{log_z['effective_sample_size']:.0f}** count. The error of log Z is the same for all images; the "
+        f"spread over test images, ± {test['standard_error']:.2f}, is apart from it."
+    )
+    left, right = st.columns(2, gap="medium")
+    left.plotly_chart(weights_figure(log_z["log_weights"], log_z["value"], log_z["low"], log_z["high"]),
+                      config={"displayModeBar": False}, alt="Histogram of the log weights")  # fmt: skip
+    left.caption("Where the chains ended; red: log Z, grey: its interval. A mean far to the right of most chains rests "
+                 "on a few.")  # fmt: skip
+    trace = log_z["trace"]
+    right.plotly_chart(trace_figure(trace["betas"], trace["quantiles"], trace["log_weights"]),
+                       config={"displayModeBar": False}, alt="Spread of the log weights while annealing")  # fmt: skip
+    right.caption("How far the chains have come apart on the way from the base (0) to the model (1).")
