@@ -283,10 +283,14 @@ def test_bad_options_name_themselves(bad: dict) -> None:
         build_model("rbm", (1, 3, 3), **bad)
 
 
-def test_the_loss_of_large_images_is_that_of_the_first_few() -> None:
+def test_the_numbers_of_large_images_are_those_of_the_first_few() -> None:
     model = machine((1, 64, 64), hidden_units=3, scale=0.1)
     x = binary_batch(5, (1, 64, 64)).images
-    h = model.encode(x)
+    twin, h = copy.deepcopy(model), model.encode(x)
     expected = model.reconstruction_nats(x.flatten(1)[:2], h[:2])
     assert not torch.isclose(expected, model.reconstruction_nats(x.flatten(1), h))
-    assert torch.allclose(ContrastiveDivergence(copy.deepcopy(model), 0.0)(Batch(x))["loss"], expected)
+    update = ContrastiveDivergence(model, 0.0, chains=7)
+    metrics = update(Batch(x))
+    assert torch.allclose(metrics["loss"], expected)
+    gap = twin.energy(x[:2]).mean() - twin.free_energy(update.chains.v[:2]).mean()
+    assert torch.allclose(metrics["free_energy_gap"], gap)

@@ -23,7 +23,7 @@ from gdm_core.models.energy.fast_weights import FastWeights
 from gdm_core.models.energy.sparsity_target import SparsityTarget
 from gdm_core.models.energy.tempered_rbm import Chains
 
-PIXELS_OF_THE_LOSS = 1 << 13  # a number that is not minimised may not cost a fifth of a step
+PIXELS_MEASURED = 1 << 13  # numbers that are only looked at may not cost a fifth of a step
 
 
 class Machine(Protocol):
@@ -112,9 +112,11 @@ class ContrastiveDivergence:
         """Learn from a batch. Returns, in nats per image and of the model before this step:
 
         loss: -log p(v | p(h | v)), the images under their mean-field reconstruction; it shows progress but is not what
-            is minimised (nothing computable is). Of large images it is that of the first few of the batch, which were
-            drawn at random: as many as have 8192 pixels together (10 of 28x28), the mean over an epoch being of many;
+            is minimised (nothing computable is);
         free_energy_gap: F(data) - F(chains), whose gradient this step follows; about 0 when the chains match the data.
+
+        Of large images both are of the batch's first few, which were drawn at random, and of as many chains: those that
+        have 8192 pixels together (10 of 28x28). What is logged is the mean over an epoch, hence of many.
         """
         with torch.autocast(batch.images.device.type, enabled=False):  # rounded probabilities would bias the chains
             v_data = self.model.as_vectors(batch.images)
@@ -123,7 +125,7 @@ class ContrastiveDivergence:
             v_model = self._run_chains(v_data, data_logits)
             model_logits = self.model.hidden_logits(v_model)
             h_data = data_logits.sigmoid()
-            metrics = self._metrics(Chains(v_data, data_logits), h_data, Chains(v_model, model_logits))
+            metrics = self._metrics(v_data, data_logits, h_data, Chains(v_model, model_logits))
             self._learn(v_data, h_data, v_model, model_logits.sigmoid(), self.learning_rate * (1 - batch.progress))
         if self.chains is not None:
             self.chains = Chains(v_model, model_logits)
@@ -160,10 +162,11 @@ class ContrastiveDivergence:
             else:
                 parameter.add_(ascent[name], alpha=learning_rate)
 
-    def _metrics(self, data: Chains, h_data: Tensor, model: Chains) -> dict[str, Tensor]:
-        gap = self.model.free_energy(*data).mean() - self.model.free_energy(*model).mean()
-        few = slice(max(1, PIXELS_OF_THE_LOSS // self.model.dimensions))
-        return {"loss": self.model.reconstruction_nats(data.v[few], h_data[few]), "free_energy_gap": gap}
+    def _metrics(self, v_data: Tensor, data_logits: Tensor, h_data: Tensor, model: Chains) -> dict[str, Tensor]:
+        few = slice(max(1, PIXELS_MEASURED // self.model.dimensions))
+        energy = self.model.free_energy(v_data[few], data_logits[few]).mean()
+        gap = energy - self.model.free_energy(model.v[few], model.logits[few]).mean()
+        return {"loss": self.model.reconstruction_nats(v_data[few], h_data[few]), "free_energy_gap": gap}
 
     def state_dict(self) -> dict[str, Any]:
         return {
