@@ -61,6 +61,13 @@ def slide(page: Page, label: str, value: str) -> None:
     page.get_by_role("slider", name=label).press(value)
 
 
+CLASSIFIERS = {"label_rbm", "conditional_gated_pixel_cnn"}  # none of them is in the starter set
+CLASSIFY = Change(
+    "classes", "From number", "other images, classified", type_number, ("20", "40"),
+    (("img[alt='test image 20 as the model sees it']", ""), ("img[alt='test image 40 as the model sees it']", "")),
+)  # fmt: skip
+
+
 def changes(models: dict[str, str]) -> list[Change]:
     """One or two widgets of every page; `models` maps an architecture to the name pickers show."""
     rbm, nade, cnn = (models[name] for name in ("rbm", "nade", "pixel_cnn"))
@@ -78,10 +85,13 @@ def changes(models: dict[str, str]) -> list[Change]:
                (("img[alt='mean of 3 completions']", ""), ("img[alt='mean of 5 completions']", ""))),
         Change("surprise", "Row", "row of the chosen pixel", type_number, ("1", "6"),
                (("[data-testid=stMarkdown]", "Row 1, column"), ("[data-testid=stMarkdown]", "Row 6, column"))),
+        Change("filters", "Unit", "chosen unit", type_number, ("3", "5"),
+               (("img[alt='weights of unit 3, large']", ""), ("img[alt='weights of unit 5, large']", ""))),
         Change("anomalies", "False-alarm rate", "false-alarm rate", type_number, ("10", "5"),
                ((caption, "rate 10.00%"), (caption, "rate 5.00%"))),
         Change("runs", "Metric", "metric of the curves", choose, metrics, ((curves, metrics[0]), (curves, metrics[1]))),
         Change("model", "Model", "model", choose, (rbm, nade), ((caption, "rbm ·"), (caption, "nade ·"))),
+        *([CLASSIFY] if CLASSIFIERS & models.keys() else []),
     ]  # fmt: skip
 
 

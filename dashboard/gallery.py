@@ -26,6 +26,7 @@ STYLE = """<style>
 .gallery .name {font-weight: 600; opacity: 1}
 .gallery .flag {color: #d1495b; font-weight: 600; opacity: 1}
 .gallery .legend {display: flex; gap: .5rem; align-items: center; font-size: .8rem; opacity: .85; flex-wrap: wrap}
+.gallery .scale {white-space: nowrap}
 .gallery .bar {width: 9rem; height: .7rem; border-radius: .2rem; display: inline-block}
 .gallery .dark {width: 1.4rem; height: .7rem; border-radius: .2rem; background: #000; display: inline-block;
   border: 1px solid rgba(128,128,128,.5)}
@@ -77,6 +78,16 @@ def map_legend() -> str:
         f'{STYLE}<div class="gallery"><div class="legend"><span class="dark"></span> not lit: no stranger than 99 % of '
         f'normal images at this place <span class="bar" style="background: {gradient}"></span> lit, up to twice the '
         "threshold and more</div></div>"
+    )
+
+
+def weight_legend(gradient: str, limit: float, beyond: float) -> str:
+    """What the colours of weights mean; `beyond` is the share of them that lies outside the scale."""
+    clipped = f"; {beyond:.1%} of the weights lie beyond and have the last colour" if beyond else ""
+    return (
+        f'{STYLE}<div class="gallery"><div class="legend"><span class="scale">-{limit:.3g} '
+        f'<span class="bar" style="background: {gradient}"></span> +{limit:.3g}</span> '
+        f"<span>0 where nothing is drawn, one scale for all units{clipped}</span></div></div>"
     )
 
 

@@ -17,9 +17,12 @@ _steps_seen: dict[tuple, int] = {}
 
 
 def sampling(
-    model: GenerativeModel, lock: AbstractContextManager, n: int, seed: int, temperature: float
-) -> Callable[[Job], Tensor]:
-    """The work of a job that draws n images (n, C, H, W); one seed gives the same images every time.
+    model: GenerativeModel, lock: AbstractContextManager, n: int, seed: int, temperature: float,
+    labels: Tensor | None = None,
+) -> Callable[[Job], Tensor]:  # fmt: skip
+    """The work of a job that draws n images (n, C, H, W), of classes `labels` (n,) where they are given.
+
+    One seed gives the same images every time.
 
     The lock is held for one step at a time, so that nobody who wants the same model waits for the whole.
     """
@@ -28,8 +31,8 @@ def sampling(
         generator = seeded_generator(seed, "samples")
         if not has(model, SamplesStepwise):
             with lock, torch.inference_mode():
-                return model.sample(n, temperature=temperature, generator=generator)
-        steps = model.sample_steps(n, temperature=temperature, generator=generator)
+                return model.sample(n, labels, temperature=temperature, generator=generator)
+        steps = model.sample_steps(n, labels, temperature=temperature, generator=generator)
         return _draw(job, steps, lock, (model.name, model.data_shape, str(model.arguments)), _guess(model))
 
     return work

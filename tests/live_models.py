@@ -22,17 +22,25 @@ ARGUMENTS = {
     "pixel_cnn": {"channels": 4, "blocks": 1},
     "nade": {"hidden_units": 6},
     "rbm": {"hidden_units": 8, "sampling_steps": 20},
+    "helmholtz_machine": {"hidden_units": (30, 5)},
+    "label_rbm": {"hidden_units": 12, "sampling_steps": 20},
+    "mixture_of_bernoullis": {"components": 4},
 }
 
 
-def register_model(folder: Path, name: str, with_calibration: bool = True, **arguments: object) -> str:
+def register_model(
+    folder: Path, name: str, with_calibration: bool = True, updates: int = 1, learning_rate: float = 1e-3,
+    **arguments: object,
+) -> str:  # fmt: skip
     """Train a tiny model on a few digits, store and register it as digits-NAME; its address."""
     data = load_dataset("digits")
     torch.manual_seed(0)
     model = build_model(name, data.data_shape, **ARGUMENTS[name], **arguments)
     treatment = treatment_for(None, data.levels, model.pixels)
-    for phase in model.training_phases(TrainingConfig(epochs=1)):
-        phase.update(Batch(treatment(data.splits["train"].images[:200])))
+    batch = Batch(treatment(data.splits["train"].images[:200]), data.splits["train"].labels[:200])
+    for phase in model.training_phases(TrainingConfig(epochs=1, learning_rate=learning_rate)):
+        for _ in range(updates):
+            phase.update(batch)
     images = treatment(data.splits["calibration"].images[:CALIBRATION_IMAGES])
     tensors = calibrate(model.eval(), images).to_tensors() if with_calibration else None
     dataset = {"name": "digits", "digest": data.digest, "levels": data.levels, "specification": data.specification}

@@ -12,7 +12,7 @@ from functools import partial
 
 import streamlit as st
 
-from dashboard import loading, offers, scoring
+from dashboard import loading, offers, polarity, scoring
 from dashboard.choices import pick_models, say_if_gone, version_name
 from dashboard.example_images import NORMAL, example_sets
 from dashboard.job_panel import session_jobs, show_state, watch
@@ -56,7 +56,7 @@ def render() -> None:
     if not pictures:
         st.info("Upload images, or pick built-in examples.", icon=":material/add_photo_alternate:")
         return
-    sights = _sights(subjects, pictures)
+    sights = polarity.sights(subjects, pictures)
     _scores_then_results(Request(subjects, scorer_names, pictures, sights, rate, false_discovery))
 
 
@@ -183,23 +183,6 @@ def _rate(subjects: list[Subject]) -> tuple[float, bool]:
     for warning in sorted(warnings):
         st.warning(plain(warning), icon=":material/rule:")
     return rate, bool(false_discovery)
-
-
-def _sights(subjects: list[Subject], pictures: list[Picture]) -> dict[str, Sight]:
-    """What each model sees, by its address; says so where polarity looks inverted, and offers to invert."""
-    as_given = {subject.uri: scoring.sight(subject, pictures) for subject in subjects}
-    suspects = [i for i in range(len(pictures)) if any(seen.suspect[i] for seen in as_given.values())]
-    if not suspects:
-        return as_given
-    names = ", ".join(plain(pictures[i].name) for i in suspects[:3]) + (", ..." if len(suspects) > 3 else "")
-    st.warning(f"{len(suspects)} of {len(pictures)} images look inverted, dark and bright exchanged, beside the images "
-               f"the model was trained on: {names}.", icon=":material/invert_colors:")  # fmt: skip
-    polarity = st.segmented_control(
-        "Polarity", scoring.POLARITIES, default=scoring.AS_GIVEN, required=True, key="polarity", bind="query-params"
-    )
-    if polarity == scoring.AS_GIVEN:
-        return as_given
-    return {subject.uri: scoring.sight(subject, pictures, polarity) for subject in subjects}
 
 
 def _scores_then_results(request: Request) -> None:

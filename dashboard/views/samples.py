@@ -12,9 +12,9 @@ from dashboard.choices import pick_models, say_if_gone, version_name
 from dashboard.job_panel import session_jobs, show_state, watch
 from dashboard.jobs import Job
 from dashboard.loading import LoadedModel
-from dashboard.page import plain
+from dashboard.page import link, plain
 from dashboard.sampling import sampling
-from gdm_core.contract import Samples
+from gdm_core.contract import Classifies, Samples
 from gdm_core.data.pictures import square_columns
 from pipelines.tracking import ModelVersion
 
@@ -47,6 +47,8 @@ def render() -> None:
         _forget_others(drawn)
         watch([job for *_, job in drawn], partial(_grids, drawn, seed))
         _download_all(drawn, seed)
+    for version in offers.able(chosen, Classifies):
+        link("classes", f"Classes of {version_name(version)}", models=version_name(version))
 
 
 def _controls() -> tuple[int, int, float]:
