@@ -185,8 +185,8 @@ def test_samples_are_of_their_class_or_of_all(label):
 
 @torch.no_grad()
 def test_a_colder_machine_is_the_one_with_larger_parameters():
-    model, colder = machine(scale=0.5, sampling_steps=30), machine(scale=1.0, sampling_steps=30)
-    drawn = model.sample(20_000, temperature=0.5, generator=seeded_generator(2))
+    model, colder = machine(scale=0.8, sampling_steps=50), machine(scale=1.6)
+    drawn = model.sample(50_000, temperature=0.5, generator=seeded_generator(2))
     log_prob = joint(colder).logsumexp((1, 2)).log_softmax(0)
     statistic, bound = chi_square(drawn, all_images((1, 2, 2)), log_prob)
     assert statistic < bound
