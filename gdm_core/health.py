@@ -94,9 +94,9 @@ def _energy_gap(model: GenerativeModel, train: Tensor, validation: Tensor) -> Fi
     limits = GAP_ERRORS * error, max(GAP_ERRORS * error, GAP_SHARE * model.dimensions)
     return Finding(
         "energy gap of validation to train", gap, _grade(gap, limits),
-        f"The energy of {len(validation)} validation images lies {gap:+.2f} nats, standard error {error:.2f}, from "
-        f"that of {len(train)} training images: so much does the model overfit (to be watched from {limits[0]:.1f}, "
-        f"bad from {limits[1]:.1f}).",
+        f"The energy of {len(validation)} validation images lies {gap:.2f} nats above that of {len(train)} training "
+        f"images, standard error {error:.2f}: so much does the model overfit (to be watched from {limits[0]:.1f}, bad "
+        f"from {limits[1]:.1f}).",
     )  # fmt: skip
 
 
