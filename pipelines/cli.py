@@ -114,6 +114,20 @@ def evaluate(
     typer.echo(json.dumps(report, indent=1) if as_json else "\n".join(f"{key:>20}  {v}" for key, v in report.items()))
 
 
+@app.command()
+def partition(
+    uri: Annotated[str, typer.Argument(help="models:/NAME@ALIAS, models:/NAME/VERSION or NAME (its latest).")],
+    temperatures: Annotated[int, typer.Option(help="Of annealed importance sampling.", min=2)] = 2000,
+    chains: Annotated[int, typer.Option(help="Annealed at once.", min=2)] = 100,
+    images: Annotated[int, typer.Option(help="Validation images whose log-likelihood is bracketed.", min=1)] = 100,
+) -> None:
+    """How sure a registered energy model's log Z is: annealed forwards, backwards, and from images."""
+    from pipelines.partition_report import partition_report
+
+    uri = uri if uri.startswith("models:/") else f"models:/{uri}@latest"
+    typer.echo("\n".join(partition_report(uri, temperatures, chains, images)))
+
+
 @app.command("list")
 def list_registered(
     every: Annotated[bool, typer.Option("--all", help="Every version, not only the newest and the aliased.")] = False,
