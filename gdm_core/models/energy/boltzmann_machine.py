@@ -32,7 +32,7 @@ from gdm_core.models.energy.unit_pairs import symmetric, unconnected_pairs
 from gdm_core.models.energy.unit_sums import layers_to_sum, log_sum_of_units
 from gdm_core.registry import register
 
-MEAN_FIELD_SCANS = 20  # of the hidden units given an image
+MEAN_FIELD_SCANS = 10  # of the hidden units given an image
 
 
 @register("boltzmann_machine", family="energy", paper="Ackley, Hinton and Sejnowski, 1985")
@@ -41,7 +41,7 @@ class BoltzmannMachine(GenerativeModel):
     units of an image are found while learning; `steps`, `chains` and `sampling_steps` count scans and chains as in
     `rbm`. With up to 20 hidden units, or without J, the energy is exact; with more it is an estimate by annealing."""
 
-    default_training = TrainingConfig(epochs=60, batch_size=32, learning_rate=0.1)
+    default_training = TrainingConfig(epochs=60, batch_size=32, learning_rate=0.3)
 
     def __init__(
         self,
