@@ -43,7 +43,7 @@ class Published:
 
     nats: float
     size: str  # the published model's
-    kind: str  # "exact" or "estimate"
+    kind: str  # exact, estimate, bound with estimated normaliser
     tag: str  # the evidence: P, S, C, R or M
     source: str
 
@@ -75,6 +75,9 @@ SMALL = [
     Recipe("wavenet", {"channels": 24, "skip_channels": 48, "dropout": 0.0}, 16, 2e-3),
     Recipe("image_transformer", {"features": 48, "blocks": 3, "dropout": 0.0}, 16, 2e-3),
     Recipe("rbm", {"hidden_units": 500}, 100, 0.05, passes=_both(250)),
+    Recipe("dbn", {"hidden_units": (500, 500)}, 100, 0.05, passes=_both(250)),
+    Recipe("dbm", {"hidden_units": (500, 500)}, 100, 0.02, passes=_both(250)),
+    Recipe("helmholtz_machine", {"hidden_units": (200, 200), "guesses": 5}, 100, 1e-3, passes=_both(200)),
 ]
 
 PAPER = [
@@ -93,6 +96,9 @@ PAPER = [
     Recipe("wavenet", {"channels": 64, "skip_channels": 128, "stacks": 2, "dropout": 0.1}, 64, 1e-3, passes=_both(100)),
     Recipe("image_transformer", {"features": 64, "blocks": 8, "heads": 2, "dropout": 0.1}, 64, 1e-3, passes=_both(100)),
     Recipe("rbm", {"hidden_units": 500, "steps": 25}, 100, 0.05, passes=_both(300)),
+    Recipe("dbn", {"hidden_units": (500, 2000), "steps": 25}, 100, 0.05, passes=_both(300)),
+    Recipe("dbm", {"hidden_units": (500, 1000), "steps": 5}, 100, 0.02, passes=_both(500)),
+    Recipe("helmholtz_machine", {"hidden_units": (200, 200), "guesses": 10}, 100, 1e-3, passes=_both(500)),
 ]
 
 RECIPES: dict[str, list[Recipe]] = {"small": SMALL, "paper": PAPER}
@@ -135,6 +141,15 @@ PUBLISHED: dict[str, dict[str, Published]] = {
     "pixel_rnn, diagonal BiLSTM": {"fixed": Published(-79.20, "7 layers, h = 16", "exact", "S", BILSTM)},
     "image_transformer": {"dynamic": Published(-79.17, "ImageGPT, 8 blocks, d = 64", "exact", "C", PG)},
     "rbm": {"fixed": Published(-86.34, "500 hidden, CD-25", "estimate", "S", "a demonstration of natural_bm")},
+    "dbn": {"fixed": Published(-84.55, "500-2000 hidden", "estimate", "S", f"{BILSTM}; its bound is about -86")},
+    "dbm": {
+        "fixed": Published(
+            -84.62, "500-1000 hidden", "bound with estimated normaliser", "S", "boltzmann-machines, README"
+        ),
+    },
+    "helmholtz_machine": {
+        "fixed": Published(-93.4, "200-200 hidden, reweighted", "estimate", "M", "Bornschein and Bengio, 2015"),
+    },
 }
 
 
