@@ -16,6 +16,7 @@ from torch import Tensor
 from gdm_core.anomaly import score_images, scorers_for
 from gdm_core.contract import Batch, DivergenceError, GenerativeModel, TrainingConfig
 from gdm_core.models.energy.energy_network import LARGEST_SLOPE, EnergyNetwork
+from gdm_core.models.energy.grey_surprise import grey_surprise, squares
 from gdm_core.models.energy.langevin import langevin_step, reflect
 from gdm_core.models.energy.langevin_likelihood import LARGEST_GAP, LangevinLikelihood
 from gdm_core.models.energy.replay_buffer import ReplayBuffer
@@ -171,8 +172,8 @@ def test_spectral_norm_bounds_the_slope_whatever_the_parameters(scale: float) ->
     assert norms[True] <= network.largest_slope() == 12 < norms[False]
 
 
-def test_the_heat_map_equals_finite_differences() -> None:
-    model, x = small((3, 3, 4)).double(), images(2, (3, 3, 4)).double()
+def test_the_slope_as_a_heat_map_equals_finite_differences() -> None:
+    model, x = small((3, 3, 4), surprise="slope").double(), images(2, (3, 3, 4)).double()
     expected = torch.zeros(2, 1, 3, 4, dtype=torch.float64)
     for c, row, column in itertools.product(range(3), range(3), range(4)):
         up, down = x.clone(), x.clone()
@@ -181,6 +182,36 @@ def test_the_heat_map_equals_finite_differences() -> None:
         difference = model.tempered_energy(up) - model.tempered_energy(down)
         expected[:, 0, row, column] += (difference / 2e-5).abs().detach()
     torch.testing.assert_close(model.surprise_map(x), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_pixel_is_as_strange_as_its_grey_is_less_likely_than_others() -> None:
+    """Of an energy that is a sum over pixels each has its own, whatever the others are; and the map adds colours."""
+    x = images(3, (2, 3, 3)).double()
+    pull = torch.linspace(-40, 40, 18, dtype=torch.float64).view(2, 3, 3)
+    greys = torch.tensor([1, 3, 5, 7]) / 8
+    p_here, p_there = (-pull * x).exp(), (-pull[..., None] * greys).exp().mean(-1)
+    expected = -(p_here / (p_here + p_there)).log()
+    torch.testing.assert_close(grey_surprise(lambda x: (pull * x).flatten(1).sum(1), x), expected)
+    for many in (1, 7, 10_000):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("gdm_core.models.energy.grey_surprise.IMAGES_AT_ONCE", many)
+            torch.testing.assert_close(grey_surprise(lambda x: (pull * x).flatten(1).sum(1), x), expected)
+    model = small((2, 3, 3)).double()
+    by_hand = grey_surprise(model.energy, x).sum(1, keepdim=True)
+    torch.testing.assert_close(model.surprise_map(x), by_hand.detach())
+
+
+def test_large_images_are_asked_about_squares() -> None:
+    assert torch.equal(squares(torch.rand(1, 1, 16, 16)), torch.arange(256).view(1, 16, 16))
+    places = squares(torch.rand(1, 3, 19, 32))
+    assert len(places.unique()) == places.max() + 1 == 3 * 7 * 11  # of 3x3 pixels; 2x2 would be 480
+    assert (places[:, :3, :3].flatten(1) == torch.tensor([[0], [77], [154]])).all() and places[0, 3, 0] == 11
+    x = images(2, (1, 17, 17)).double()
+    surprise = grey_surprise(lambda x: 9 * x.flatten(1).sum(1), x)
+    square = x[:, 0, :2, :2].sum((1, 2))
+    p_there = (-9 * 4 * torch.tensor([1, 3, 5, 7]) / 8).exp().mean()
+    expected = -((-9 * square).exp() / ((-9 * square).exp() + p_there)).log()
+    torch.testing.assert_close(surprise[:, 0, :2, :2], expected.view(2, 1, 1).expand(2, 2, 2), rtol=1e-5, atol=1e-9)
 
 
 def test_scorers_take_the_energy_and_the_strangest_pixels() -> None:
@@ -338,7 +369,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(arguments: dict) -> None:
         ({"step_size": -1.0}, "step_size"), ({"restarts": 1.5}, "restarts"), ({"energy_penalty": -1.0}, "penalty"),
         ({"noise_levels": 0}, "noise_levels"), ({"smallest_noise": 0.0}, "smallest_noise"),
         ({"smallest_noise": 2.0}, "smallest_noise"), ({"learning": "guessing"}, "learning"),
-        ({"sampling_steps": 0}, "sampling_steps"),
+        ({"sampling_steps": 0}, "sampling_steps"), ({"surprise": "none"}, "surprise"),
     ],
 )  # fmt: skip
 def test_bad_arguments_are_refused_by_name(arguments: dict, named: str) -> None:

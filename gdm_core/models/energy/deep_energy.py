@@ -27,6 +27,7 @@ from gdm_core.contract import GenerativeModel, Phase, TrainingConfig
 from gdm_core.layers.latent_noise import draw_normals
 from gdm_core.layers.sampling_arguments import check_completion, draw_uniforms
 from gdm_core.models.energy.energy_network import EnergyNetwork
+from gdm_core.models.energy.grey_surprise import grey_surprise
 from gdm_core.models.energy.langevin import langevin_step
 from gdm_core.models.energy.langevin_likelihood import LangevinLikelihood
 from gdm_core.models.energy.score_matching import DenoisingScoreMatching
@@ -42,7 +43,8 @@ class DeepEnergy(GenerativeModel):
     learning step, of the `chains` in the replay buffer, a share of `restarts` of which begins anew at noise;
     `energy_penalty` weighs squared energies in the loss. Score matching uses none of the last four, but `noise_levels`
     from `smallest_noise` to `largest_noise`; its energy is that of the smallest, its samples go through all from the
-    largest on. `sampling_steps` is the length of the chains that draw and complete images.
+    largest on. `sampling_steps` is the length of the chains that draw and complete images; `surprise` what the heat map
+    shows.
     """
 
     default_training = TrainingConfig(epochs=40, batch_size=64, learning_rate=3e-4)
@@ -64,13 +66,12 @@ class DeepEnergy(GenerativeModel):
         smallest_noise: float = 0.05,
         largest_noise: float = 0.5,
         sampling_steps: int = 300,
+        surprise: Literal["greys", "slope"] = "greys",
     ) -> None:
         super().__init__(data_shape, pixels="real", levels=None)
         counts = {"channels": channels, "steps": steps, "chains": chains, "noise_levels": noise_levels,
                   "sampling_steps": sampling_steps}  # fmt: skip
-        for name, value in counts.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        _check_counts_and_words(counts, learning, surprise)
         if not (step_size > 0 and noise > 0 and 0 <= restarts <= 1 and energy_penalty >= 0):
             raise ValueError(
                 "step_size and noise must be positive, restarts in [0, 1], energy_penalty at least 0, got "
@@ -78,9 +79,7 @@ class DeepEnergy(GenerativeModel):
             )
         if not 0 < smallest_noise <= largest_noise:
             raise ValueError(f"smallest_noise must be in (0, largest_noise], got {smallest_noise} and {largest_noise}")
-        if learning not in ("likelihood", "score_matching"):
-            raise ValueError(f"learning must be likelihood or score_matching, got {learning!r}")
-        self.learning, self.energy_penalty = learning, energy_penalty
+        self.learning, self.energy_penalty, self.surprise = learning, energy_penalty, surprise
         self.scale, self.noise = step_size / noise**2, noise
         self.steps, self.chains, self.restarts = steps, chains, restarts
         self.noise_levels = noise_levels if learning == "score_matching" else 1
@@ -114,8 +113,14 @@ class DeepEnergy(GenerativeModel):
         return slope
 
     def surprise_map(self, x: Tensor) -> Tensor:
-        """|dE / dx_i| in nats per unit of grey, (N, 1, H, W), summed over channels: how much a pixel wants to move."""
-        return self.slope(self.check_images(x)).abs().sum(1, keepdim=True)
+        """How strange each pixel is, (N, 1, H, W), summed over channels, by the argument `surprise`:
+
+        "greys": its grey value against others, in nats (grey_surprise.py); "slope": |dE / dx_i|, in nats per unit of
+        grey, which costs one backward pass, and finds steep places of the energy rather than strange pixels.
+        """
+        x = self.check_images(x)
+        pixels = grey_surprise(self.tempered_energy, x) if self.surprise == "greys" else self.slope(x).abs()
+        return pixels.sum(1, keepdim=True)
 
     # --- learning ---
 
@@ -193,3 +198,13 @@ class DeepEnergy(GenerativeModel):
     def completion_is_exact(self, known: Tensor) -> bool:
         """Where there is nothing to draw: a Langevin chain only comes near its distribution."""
         return bool(known.all())
+
+
+def _check_counts_and_words(counts: dict[str, int], learning: str, surprise: str) -> None:
+    for name, value in counts.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if learning not in ("likelihood", "score_matching"):
+        raise ValueError(f"learning must be likelihood or score_matching, got {learning!r}")
+    if surprise not in ("greys", "slope"):
+        raise ValueError(f"surprise must be greys or slope, got {surprise!r}")
