@@ -49,7 +49,8 @@ TABLE = {
         "rnade",
         "wavenet",
     ],
-    "energy": ["deep_energy", "helmholtz_machine", "label_rbm", "rbm"],
+    "energy": ["boltzmann_machine", "dbm", "dbn", "deep_energy", "gaussian_rbm", "helmholtz_machine", "label_rbm",
+               "rbm"],  # fmt: skip
     "autoencoder": ["vae"],
     "adversarial": ["dcgan"],
 }

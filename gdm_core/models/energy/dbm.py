@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -27,8 +28,9 @@ from gdm_core.annealing import anneal
 from gdm_core.contract import GenerativeModel, Phase, TrainingConfig
 from gdm_core.layers.sampling_arguments import check_completion, draw_uniforms
 from gdm_core.models.energy.folding import fold
+from gdm_core.models.energy.gibbs_chains import FRAMES
 from gdm_core.models.energy.mean_field_learning import DoubledLayer, MeanFieldLearning
-from gdm_core.models.energy.rbm import FRAMES, RestrictedBoltzmannMachine
+from gdm_core.models.energy.rbm import RestrictedBoltzmannMachine
 from gdm_core.models.energy.tempered_rbm import TemperedMachine, bernoulli
 from gdm_core.registry import register
 from gdm_core.updates import OnFeatures, split_epochs
@@ -40,8 +42,8 @@ class DeepBoltzmannMachine(GenerativeModel):
 
     `steps` Gibbs sweeps of `chains` persistent chains between two learning steps. `pretraining` is the share of the
     epochs that is divided evenly between the layers, at `pretraining_rate` times the learning rate; in the others all
-    learn together. Mean-field inference stops for an image when no unit moves by more than `tolerance` in a sweep, and
-    after `mean_field_steps`. `sampling_steps` is the length of the Gibbs chains that draw and complete images.
+    learn together; `centred`: all by centred gradients. Mean-field inference stops for an image when no unit moves by
+    more than `tolerance` in a sweep, and after `mean_field_steps`. `sampling_steps`: of chains that draw or complete.
     """
 
     default_training = TrainingConfig(epochs=150, batch_size=32, learning_rate=0.2)
@@ -54,6 +56,7 @@ class DeepBoltzmannMachine(GenerativeModel):
         chains: int = 100,
         pretraining: float = 0.2,
         pretraining_rate: float = 0.5,
+        centred: bool = True,
         mean_field_steps: int = 50,
         tolerance: float = 1e-5,
         sampling_steps: int = 1000,
@@ -70,7 +73,7 @@ class DeepBoltzmannMachine(GenerativeModel):
         if not (pretraining_rate > 0 and tolerance > 0):
             raise ValueError(f"pretraining_rate, tolerance must be positive, got {pretraining_rate} and {tolerance}")
         self.steps, self.chains, self.sampling_steps = steps, chains, sampling_steps
-        self.pretraining, self.pretraining_rate = pretraining, pretraining_rate
+        self.pretraining, self.pretraining_rate, self.centred = pretraining, pretraining_rate, centred
         self.mean_field_steps, self.tolerance = mean_field_steps, tolerance
         self.sizes = (self.dimensions, *hidden_units)
         pairs = itertools.pairwise(self.sizes)
@@ -134,9 +137,12 @@ class DeepBoltzmannMachine(GenerativeModel):
         shares = [self.pretraining / len(self.weights)] * len(self.weights) + [1 - self.pretraining]
         *alone, together = split_epochs(config.epochs, shares)
         for layer, epochs in enumerate(alone):
-            update = DoubledLayer(self, layer, config.learning_rate * self.pretraining_rate, self.steps)
-            yield Phase(f"layer {layer + 1}", OnFeatures(update, lambda x, i=layer: self._draw_features(i, x)), epochs)
-        update = MeanFieldLearning(self, config.learning_rate, self.steps, self.chains)
+            rate = config.learning_rate * self.pretraining_rate
+            update = DoubledLayer(self, layer, rate, self.steps, self.centred)
+            yield Phase(f"layer {layer + 1}", OnFeatures(update, partial(self._draw_features, layer)), epochs)
+            if epochs:  # two machines shared this layer, each with twice the input
+                self.biases[layer].data.lerp_(update.visible_bias.detach(), 0.5)
+        update = MeanFieldLearning(self, config.learning_rate, self.steps, self.chains, self.centred)
         yield Phase("mean field", update, together)
 
     @torch.no_grad()

@@ -28,8 +28,9 @@ from gdm_core.annealing import anneal
 from gdm_core.contract import GenerativeModel, Phase, TrainingConfig
 from gdm_core.layers.sampling_arguments import draw_uniforms
 from gdm_core.models.energy.contrastive_divergence import ContrastiveDivergence
+from gdm_core.models.energy.gibbs_chains import FRAMES
 from gdm_core.models.energy.greedy_layers import turn_upside_down
-from gdm_core.models.energy.rbm import FRAMES, RestrictedBoltzmannMachine
+from gdm_core.models.energy.rbm import RestrictedBoltzmannMachine
 from gdm_core.models.energy.tempered_rbm import Chains, TemperedMachine, bernoulli, softplus
 from gdm_core.models.energy.up_down import UpDown, h_as_images
 from gdm_core.registry import register
@@ -48,7 +49,7 @@ class DeepBeliefNetwork(GenerativeModel):
     is the length of the top machine's Gibbs chains that draw images.
     """
 
-    default_training = TrainingConfig(epochs=200, batch_size=32, learning_rate=0.2)
+    default_training = TrainingConfig(epochs=300, batch_size=32, learning_rate=0.2)
 
     def __init__(
         self,

@@ -25,12 +25,11 @@ from gdm_core.layers.sampling_arguments import check_completion, draw_uniforms
 from gdm_core.models.energy.centred_gradient import Offsets
 from gdm_core.models.energy.contrastive_divergence import statistics
 from gdm_core.models.energy.enumeration import BLOCK, log_partition_of_layers
+from gdm_core.models.energy.gibbs_chains import chain_frames, clamped_chain
 from gdm_core.models.energy.learning_options import LearningOptions
 from gdm_core.models.energy.pixel_frequencies import PixelFrequencies
 from gdm_core.models.energy.tempered_rbm import TemperedMachine, bernoulli, softplus
 from gdm_core.registry import register
-
-FRAMES = 50  # images `sample_steps` yields on the way
 
 
 @register("rbm", family="energy", paper="Smolensky, 1986; Hinton, 2002; Tieleman, 2008")
@@ -126,6 +125,7 @@ class RestrictedBoltzmannMachine(GenerativeModel):
         """h ~ p(h | v), then v ~ p(v | h), with all energies divided by `temperature`; (N, D) to (N, D)."""
         return self.visible_after(self.hidden_logits(v), temperature, generator)
 
+    @torch.no_grad()
     def visible_after(
         self, hidden_logits: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -159,13 +159,9 @@ class RestrictedBoltzmannMachine(GenerativeModel):
     ) -> Iterator[Tensor]:
         """Yield where the chains of `sample` start, then where they stand at up to 50 moments on the way."""
         noise = draw_uniforms(self, n, labels, temperature, generator)
-        v = bernoulli(self.base_visible_bias, self.as_vectors(noise))
-        yield v.reshape(n, *self.data_shape)
-        every = -(-self.sampling_steps // FRAMES)
-        for step in range(1, self.sampling_steps + 1):
-            v = self.gibbs_step(v, temperature, generator)
-            if step % every == 0 or step == self.sampling_steps:
-                yield v.reshape(n, *self.data_shape)
+        start = bernoulli(self.base_visible_bias, self.as_vectors(noise))
+        for v in chain_frames(self, start, temperature, generator):
+            yield v.reshape(n, *self.data_shape)
 
     @torch.no_grad()
     def complete(
@@ -177,10 +173,8 @@ class RestrictedBoltzmannMachine(GenerativeModel):
             return x
         fixed, held = self.as_vectors(x), self.as_vectors(known.expand_as(x)).bool()
         noise = draw_uniforms(self, len(x), None, temperature, generator)
-        v = torch.where(held, fixed, bernoulli(self.base_visible_bias, self.as_vectors(noise)))
-        for _ in range(self.sampling_steps):
-            v = torch.where(held, fixed, self.gibbs_step(v, temperature, generator))
-        return v.view_as(x)
+        start = bernoulli(self.base_visible_bias, self.as_vectors(noise))
+        return clamped_chain(self, start, fixed, held, temperature, generator).view_as(x)
 
     def completion_is_exact(self, known: Tensor) -> bool:
         """Where there is nothing to draw: a Gibbs chain only comes near its distribution."""
