@@ -46,13 +46,13 @@ class BoltzmannMachine(GenerativeModel):
     def __init__(
         self,
         data_shape: Sequence[int],
-        hidden_units: int = 16,
+        hidden_units: int = 12,
         visible_connections: bool = True,
         hidden_connections: bool = True,
         positive_phase: Literal["mean_field", "gibbs"] = "mean_field",
         steps: int = 1,
         chains: int = 100,
-        sampling_steps: int = 500,
+        sampling_steps: int = 300,
     ) -> None:
         super().__init__(data_shape)
         counts = {"hidden_units": hidden_units, "steps": steps, "chains": chains, "sampling_steps": sampling_steps}
