@@ -103,10 +103,11 @@ def test_a_stopped_run_is_marked_and_says_how_to_go_on(sent: int, monkeypatch: p
     assert runs()[0].status == "KILLED"
 
 
-def test_a_model_without_likelihood_waits_for_a_hand(store) -> None:
-    shown = call("train", "dcgan", "channels=4", "--epochs", "1", "--threads", "1", "--batch-size", "600")
+@pytest.mark.parametrize("model", ["dcgan", "deep_energy"])
+def test_a_model_without_likelihood_waits_for_a_hand(model: str, store) -> None:
+    shown = call("train", model, "channels=4", "--epochs", "1", "--threads", "1", "--batch-size", "600")
     assert "promote it by hand" in shown.stdout
-    assert "champion" not in tracking.get_version("models:/digits-dcgan@latest").aliases
+    assert "champion" not in tracking.get_version(f"models:/digits-{model}@latest").aliases
 
 
 def test_a_run_that_fails_says_so_and_keeps_its_traceback(store) -> None:
