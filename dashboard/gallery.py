@@ -26,7 +26,7 @@ STYLE = """<style>
 .gallery .name {font-weight: 600; opacity: 1}
 .gallery .flag {color: #d1495b; font-weight: 600; opacity: 1}
 .gallery .legend {display: flex; gap: .5rem; align-items: center; font-size: .8rem; opacity: .85; flex-wrap: wrap}
-.gallery .scale {white-space: nowrap}
+.gallery .scale {white-space: nowrap; display: flex; gap: .4rem; align-items: center}
 .gallery .bar {width: 9rem; height: .7rem; border-radius: .2rem; display: inline-block}
 .gallery .dark {width: 1.4rem; height: .7rem; border-radius: .2rem; background: #000; display: inline-block;
   border: 1px solid rgba(128,128,128,.5)}

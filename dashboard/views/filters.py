@@ -7,6 +7,7 @@ from functools import partial
 
 import streamlit as st
 import torch
+from streamlit.delta_generator import DeltaGenerator
 from torch import Tensor
 
 from dashboard import images, loading, offers
@@ -48,21 +49,20 @@ def render() -> None:
     if not offered:
         return
     say_if_gone(versions)
-    left, right = st.columns([3, 2], vertical_alignment="bottom")
-    with left:
-        version = pick_model(offered, key="models")
+    version = pick_model(offered, key="models")
     offers.say_unknown(versions)
     loaded = offers.load([version] if version else [])
     if not loaded:
         return
-    seen = _seen(*loaded[0], right)
+    controls = st.container(horizontal=True, vertical_alignment="bottom")
+    seen = _seen(*loaded[0], controls)
     if seen is not None:
-        shown = _units(seen)
+        shown = _units(seen, controls)
         _one_unit(seen, shown[0])
 
 
-def _seen(version: ModelVersion, loaded: LoadedModel, place: st.delta_generator.DeltaGenerator) -> Seen | None:
-    """The layer that is chosen (`place` is where), None while its use is being measured."""
+def _seen(version: ModelVersion, loaded: LoadedModel, controls: DeltaGenerator) -> Seen | None:
+    """The layer that is chosen among the `controls`, None while its use is being measured."""
     with loaded.lock, torch.inference_mode():
         weights = loaded.model.filters().cpu()
     x = _validation_images(loaded)
@@ -71,22 +71,22 @@ def _seen(version: ModelVersion, loaded: LoadedModel, place: st.delta_generator.
         return None
     layers: list[Layer] = job.result or [] if job is not None else []
     names = [f"Layer {number}" for number in range(1, len(layers) + 1)] or ["Layer 1"]
-    name = _pick_layer(names, place)
+    name = _pick_layer(names, controls)
     number = names.index(name) + 1
     layer = layers[number - 1] if layers else None
     if number > 1:
-        return Seen(version, number, _order(layer, None), None, layer, x)
+        return Seen(version, number, _order(layer, None, controls), None, layer, x)
     known = layer if layer is not None and len(layer.mean) == len(weights) else None
-    return Seen(version, number, _order(known, weights), weights, known, x)
+    return Seen(version, number, _order(known, weights, controls), weights, known, x)
 
 
-def _pick_layer(names: list[str], place: st.delta_generator.DeltaGenerator) -> str:
+def _pick_layer(names: list[str], controls: DeltaGenerator) -> str:
     if len(names) == 1:
         return names[0]
     if st.session_state.get("layer") not in names:  # of another model
         st.session_state.pop("layer", None)
-    return place.segmented_control("Layer", names, default=names[0], required=True, key="layer", bind="query-params",
-                                   help="Layer 1 is next to the image.")  # fmt: skip
+    return controls.segmented_control("Layer", names, default=names[0], required=True, key="layer", bind="query-params",
+                                      help="Layer 1 is next to the image.")  # fmt: skip
 
 
 def _validation_images(loaded: LoadedModel) -> Tensor | None:
@@ -118,14 +118,16 @@ def _state(job: Job) -> None:
     show_state(job, "units", partial(session_jobs().forget, "units"))
 
 
-def _order(layer: Layer | None, weights: Tensor | None) -> list[int]:
+def _order(layer: Layer | None, weights: Tensor | None, controls: DeltaGenerator) -> list[int]:
     """The numbers of the units as they are to be shown."""
     if layer is None:
         return weight_norms(weights).argsort(descending=True, stable=True).tolist()
     orders = [MOST_USED, LEAST_USED] + [LARGEST] * (weights is not None)
     if st.session_state.get("order") not in orders:
         st.session_state.pop("order", None)
-    chosen = st.segmented_control("Order", orders, default=MOST_USED, required=True, key="order", bind="query-params")
+    chosen = controls.segmented_control(
+        "Order", orders, default=MOST_USED, required=True, key="order", bind="query-params"
+    )
     if chosen == LARGEST:
         return weight_norms(weights).argsort(descending=True, stable=True).tolist()
     return layer.mean.argsort(descending=chosen == MOST_USED, stable=True).tolist()
@@ -134,9 +136,10 @@ def _order(layer: Layer | None, weights: Tensor | None) -> list[int]:
 # --- many units -------------------------------------------------------------------------------------------------------
 
 
-def _units(seen: Seen) -> list[int]:
+def _units(seen: Seen, controls: DeltaGenerator) -> list[int]:
     """The units of one page of them; their numbers."""
-    shown, page = _page(seen.order)
+    with controls:
+        shown, page = _page(seen.order)
     if seen.layer is not None:
         st.markdown(seen.layer.in_words())
     if seen.weights is not None:
@@ -167,15 +170,14 @@ def _page(order: list[int]) -> tuple[list[int], int]:
     """The units on the chosen page, and its number."""
     if len(order) <= AT_ONCE[0]:
         return order, 1
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        at_once = st.segmented_control("Units at once", AT_ONCE, default=AT_ONCE[1], required=True, key="n",
-                                       bind="query-params", width="content")  # fmt: skip
-        pages = -(-len(order) // at_once)
-        if (st.session_state.get("page") or 1) > pages:
-            st.session_state["page"] = 1
-        page = 1
-        if pages > 1:
-            page = int(st.number_input(f"Page (1 to {pages})", 1, pages, 1, key="page", bind="query-params", width=150))
+    at_once = st.segmented_control("Units at once", AT_ONCE, default=AT_ONCE[1], required=True, key="n",
+                                   bind="query-params")  # fmt: skip
+    pages = -(-len(order) // at_once)
+    if (st.session_state.get("page") or 1) > pages:
+        st.session_state["page"] = 1
+    page = 1
+    if pages > 1:
+        page = int(st.number_input(f"Page (1 to {pages})", 1, pages, 1, key="page", bind="query-params", width=150))
     return order[(page - 1) * at_once : page * at_once], page
 
 
