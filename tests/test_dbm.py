@@ -13,7 +13,7 @@ from gdm_core.annealing import anneal_backwards
 from gdm_core.contract import Batch, TrainingConfig
 from gdm_core.likelihoods import likelihood, log_partition
 from gdm_core.models.energy.dbm import DeepBoltzmannMachine
-from gdm_core.models.energy.mean_field_learning import DoubledLayer, MeanFieldLearning
+from gdm_core.models.energy.mean_field_learning import DoubledLayer, MeanFieldLearning, ascent
 from gdm_core.randomness import seeded_generator
 from gdm_core.registry import build_model
 from gdm_core.training import train
@@ -239,6 +239,31 @@ def test_a_step_ascends_the_bound_minus_the_constant_as_its_chains_see_it(hidden
         torch.testing.assert_close(parameter - start, 0.1 * start.grad, msg=name)
 
 
+@DEPTHS
+def test_the_centred_step_is_the_gradient_in_centred_parameters(hidden_units):
+    """Of E written in h_l - o_l with weights W and biases a_l = b_l + W_l o_{l-1} + W_{l+1}'o_{l+1}."""
+    model = machine(hidden_units)
+    offsets = [torch.rand(units, dtype=torch.float64) for units in model.sizes]
+    data, chains = ([torch.rand(n, units, dtype=torch.float64) for units in model.sizes] for n in (6, 9))
+    weights = [weight.detach().clone().requires_grad_() for weight in model.weights]
+    centred = [torch.zeros(units, dtype=torch.float64, requires_grad=True) for units in model.sizes]
+
+    def minus_energy(layers: list[Tensor]) -> Tensor:
+        moved = [states - offset for states, offset in zip(layers, offsets, strict=True)]
+        total = sum((m @ a).mean() for m, a in zip(moved, centred, strict=True))
+        pairs = zip(weights, itertools.pairwise(moved), strict=True)
+        return total + sum(((below @ weight.T) * above).sum(1).mean() for weight, (below, above) in pairs)
+
+    (minus_energy(data) - minus_energy(chains)).backward()
+    found_weights, found_biases = ascent(data, chains, offsets)
+    for i, (found, weight) in enumerate(zip(found_weights, weights, strict=True)):
+        torch.testing.assert_close(found, weight.grad)
+        centred[i + 1].grad -= weight.grad @ offsets[i]
+        centred[i].grad -= offsets[i + 1] @ weight.grad
+    for found, a in zip(found_biases, centred, strict=True):
+        torch.testing.assert_close(found, a.grad)
+
+
 @pytest.mark.parametrize("layer, copies", [(0, (2, 1)), (1, (2, 2)), (2, (1, 2))])
 def test_a_doubled_layer_is_a_restricted_machine_of_tied_copies(layer, copies):
     """Its chain leaves the enumerated joint of all copies as it is; a step follows its two averages."""
@@ -266,6 +291,8 @@ def test_a_doubled_layer_is_a_restricted_machine_of_tied_copies(layer, copies):
 def test_a_doubled_layer_s_step_by_its_formula(layer):
     model, twin = machine((2, 3, 2)), machine((2, 3, 2))
     update, before = DoubledLayer(model, layer, 0.3, 2), DoubledLayer(twin, layer, 0.3, 2)
+    for one in (update, before):
+        one.visible_bias.data.copy_(torch.linspace(-1, 1, model.sizes[layer]))
     v = torch.bernoulli(torch.full((6, model.sizes[layer]), 0.5, dtype=torch.float64))
     torch.manual_seed(1)
     update(Batch(v, progress=0.5))
@@ -297,10 +324,12 @@ def test_training_learns_the_bars_and_how_often_units_are_on():
     assert estimate.log_partition.value == pytest.approx(found.log_partition.value, abs=0.2)
 
 
-def test_resumed_in_any_phase_it_is_bit_identical():
+@pytest.mark.parametrize("centred", [True, False])
+def test_resumed_in_any_phase_it_is_bit_identical(centred: bool):
     def fresh(seed: int):
         torch.manual_seed(seed)
-        return build_model("dbm", (1, 4, 4), hidden_units=(6, 5, 4), pretraining=0.6, sampling_steps=3)
+        return build_model("dbm", (1, 4, 4), hidden_units=(6, 5, 4), pretraining=0.6, centred=centred,
+                           sampling_steps=3)  # fmt: skip
 
     data, config = Rows(bars(50)), TrainingConfig(epochs=10, batch_size=16, learning_rate=0.1, seed=4)
     whole, saved, phases = fresh(0), [], []

@@ -64,8 +64,8 @@ class DeepBoltzmannMachine(GenerativeModel):
         super().__init__(data_shape)
         if len(hidden_units) < 2 or min(hidden_units) < 1:
             raise ValueError(f"hidden_units must be two layers or more, each of at least 1, got {hidden_units}")
-        counts = {"steps": steps, "chains": chains, "sampling_steps": sampling_steps}
-        for name, value in {**counts, "mean_field_steps": mean_field_steps}.items():
+        counts = dict(steps=steps, chains=chains, mean_field_steps=mean_field_steps, sampling_steps=sampling_steps)
+        for name, value in counts.items():
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if not 0 <= pretraining < 1:
@@ -122,8 +122,7 @@ class DeepBoltzmannMachine(GenerativeModel):
         total = sum((m @ bias).double() for m, bias in zip(layers, self.biases, strict=True))
         for weight, (below, above) in zip(self.weights, itertools.pairwise(layers), strict=True):
             total = total + (F.linear(below, weight) * above).sum(1, dtype=torch.float64)
-            entropy = torch.special.entr(above) + torch.special.entr(1 - above)
-            total = total + entropy.sum(1, dtype=torch.float64)
+            total = total + (torch.special.entr(above) + torch.special.entr(1 - above)).sum(1, dtype=torch.float64)
         return total
 
     @torch.no_grad()
@@ -136,8 +135,8 @@ class DeepBoltzmannMachine(GenerativeModel):
     def training_phases(self, config: TrainingConfig) -> Iterator[Phase]:
         shares = [self.pretraining / len(self.weights)] * len(self.weights) + [1 - self.pretraining]
         *alone, together = split_epochs(config.epochs, shares)
+        rate = config.learning_rate * self.pretraining_rate
         for layer, epochs in enumerate(alone):
-            rate = config.learning_rate * self.pretraining_rate
             update = DoubledLayer(self, layer, rate, self.steps, self.centred)
             yield Phase(f"layer {layer + 1}", OnFeatures(update, partial(self._draw_features, layer)), epochs)
             if epochs:  # two machines shared this layer, each with twice the input
@@ -173,8 +172,6 @@ class DeepBoltzmannMachine(GenerativeModel):
     def exact_log_partition(self) -> Tensor:
         """log Z by enumeration, a float64 scalar. ValueError where it takes more than 30 units."""
         return self.folded().exact_log_partition()
-
-    # --- images ---
 
     @torch.no_grad()
     def sample(
@@ -218,11 +215,9 @@ class DeepBoltzmannMachine(GenerativeModel):
         if not len(x):
             return x
         draw_uniforms(self, len(x), None, temperature, generator)
-        machine, fixed, held = self.folded(), self.as_vectors(x), known.expand_as(x).flatten(1)
-        even = self._start(machine, len(x), generator)
-        above = even.shape[1] - self.dimensions
-        fixed, held = F.pad(fixed, (0, above)), F.pad(held, (0, above))
-        even = torch.where(held, fixed, even)
+        machine, above = self.folded(), sum(self.sizes[2::2])
+        fixed, held = F.pad(self.as_vectors(x), (0, above)), F.pad(known.expand_as(x).flatten(1), (0, above))
+        even = torch.where(held, fixed, self._start(machine, len(x), generator))
         for _ in range(self.sampling_steps):
             even = torch.where(held, fixed, machine.gibbs_step(even, temperature, generator))
         return self._as_images(even)
@@ -242,14 +237,13 @@ class DeepBoltzmannMachine(GenerativeModel):
         """The mean-field means, [(N, units)]."""
         return self.mean_field(self.as_vectors(self.check_images(x)))[1:]
 
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """p(v = 1 | h_1) at the mean-field means, (N, C, H, W)."""
+        return torch.sigmoid(self.input_of(0, [x, *self.hidden_layers(x)])).view_as(x)
+
     def encode(self, x: Tensor) -> Tensor:
         """The top layer's mean-field means, (N, units)."""
         return self.hidden_layers(x)[-1]
-
-    def reconstruct(self, x: Tensor) -> Tensor:
-        """p(v = 1 | h_1) at the mean-field means, (N, C, H, W)."""
-        layers = self.mean_field(self.as_vectors(self.check_images(x)))
-        return torch.sigmoid(self.input_of(0, layers)).view_as(x)
 
     def filters(self) -> Tensor:
         """The weights between the pixels and each unit of the first hidden layer, (units, C, H, W)."""

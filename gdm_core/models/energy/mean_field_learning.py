@@ -7,15 +7,17 @@ ones, p(h = 1 | V) = sigmoid(W V + c) and p(v = 1 | H) = sigmoid(W'H + b), learn
 
 Together, log p(v) has the gradient <h_l h_{l-1}'>_data - <h_l h_{l-1}'>_model. The first average is taken under the
 mean-field posterior of each image, the second one over persistent chains, their odd layers as probabilities given the
-even ones, of which they are the exact means.
+even ones, of which they are the exact means. Centred gradients keep the upper layers from falling silent for good.
 
-Reference: "Deep Boltzmann Machines" (Salakhutdinov and Hinton, 2009). Changed: copies are drawn each on its own; the
-layer between two machines keeps one bias; the learning rate falls linearly to 0 within every phase.
+References: "Deep Boltzmann Machines" (Salakhutdinov and Hinton, 2009); "Deep Boltzmann Machines and the Centering
+Trick" (Montavon and Mueller, 2012). Changed: copies are drawn each on its own; a layer between two machines gets the
+mean of their biases, as its input is the mean of theirs; the learning rate falls linearly to 0 within every phase.
 """
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gdm_core.contract import Batch
+from gdm_core.models.energy.centred_gradient import RATE
 from gdm_core.models.energy.folding import unfold
 from gdm_core.models.energy.tempered_rbm import bernoulli
 
@@ -58,10 +61,16 @@ class Frequencies:
 
 
 class DoubledLayer:
-    """One step of CD-k per batch of states of the layer below weights `layer`, started at the batch."""
+    """One step of CD-k per batch of states of the layer below weights `layer`, started at the batch.
 
-    def __init__(self, model: DeepBoltzmannMachine, layer: int, learning_rate: float, steps: int) -> None:
-        self.weight, self.visible_bias = model.weights[layer], model.biases[layer]
+    Above the first layer `visible_bias` is its own, because below it the layer's bias went with another machine.
+    """
+
+    def __init__(
+        self, model: DeepBoltzmannMachine, layer: int, learning_rate: float, steps: int, centred: bool = False
+    ) -> None:
+        self.weight, self.centred = model.weights[layer], centred
+        self.visible_bias = model.biases[layer] if layer == 0 else torch.zeros_like(model.biases[layer])
         self.hidden_bias, self.learning_rate, self.steps = model.biases[layer + 1], learning_rate, steps
         self.visible_copies = 1 if layer + 1 == len(model.weights) else 2
         self.hidden_copies = 1 if layer == 0 else 2
@@ -75,6 +84,8 @@ class DoubledLayer:
         with torch.autocast(v.device.type, enabled=False):
             if self.frequencies is not None:
                 self.frequencies.count(F.pad(v, (0, self.hidden_even), value=0.5))
+            elif not self.visible_bias.any():
+                self.visible_bias.copy_(((v.sum(0) + 1) / (len(v) - v.sum(0) + 1)).log())
             copies = self.visible_copies * v
             h_data = self.hidden_probability(copies)
             logits = self.visible_logits(self.hidden_copies * h_data)
@@ -82,9 +93,14 @@ class DoubledLayer:
             for _ in range(self.steps):
                 copies = self.gibbs_step(copies)
             h_model, v_model = self.hidden_probability(copies), copies / self.visible_copies
-            self.weight.add_((h_data.T @ v - h_model.T @ v_model) / len(v), alpha=rate)
-            self.visible_bias.add_(v.mean(0) - v_model.mean(0), alpha=rate)
-            self.hidden_bias.add_(h_data.mean(0) - h_model.mean(0), alpha=rate)
+            offsets = [v.mean(0), h_data.mean(0)] if self.centred else None
+            (weight,), (visible_bias, hidden_bias) = ascent([v, h_data], [v_model, h_model], offsets)
+            if offsets is not None:  # each further copy sends its mean, too
+                visible_bias = visible_bias - (self.hidden_copies - 1) * (offsets[1] @ weight)
+                hidden_bias = hidden_bias - (self.visible_copies - 1) * (weight @ offsets[0])
+            self.weight.add_(weight, alpha=rate)
+            self.visible_bias.add_(visible_bias, alpha=rate)
+            self.hidden_bias.add_(hidden_bias, alpha=rate)
         return {"loss": loss}
 
     def hidden_probability(self, copies: Tensor) -> Tensor:
@@ -103,19 +119,24 @@ class DoubledLayer:
         return sum(torch.bernoulli(v) for _ in range(self.visible_copies))
 
     def state_dict(self) -> dict[str, Any]:
-        return {} if self.frequencies is None else self.frequencies.state_dict()
+        counted = {} if self.frequencies is None else self.frequencies.state_dict()
+        return {"visible_bias": self.visible_bias, "frequencies": counted}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.visible_bias.data.copy_(state["visible_bias"])
         if self.frequencies is not None:
-            self.frequencies.load_state_dict(state)
+            self.frequencies.load_state_dict(state["frequencies"])
 
 
 class MeanFieldLearning:
     """One step per batch for all layers. The persistent chains are states of the even layers, (chains, units)."""
 
     @torch.no_grad()
-    def __init__(self, model: DeepBoltzmannMachine, learning_rate: float, steps: int, chains: int) -> None:
-        self.model, self.learning_rate, self.steps = model, learning_rate, steps
+    def __init__(
+        self, model: DeepBoltzmannMachine, learning_rate: float, steps: int, chains: int, centred: bool = False
+    ) -> None:
+        self.model, self.learning_rate, self.steps, self.centred = model, learning_rate, steps, centred
+        self.offsets: list[Tensor] | None = None
         self.frequencies = Frequencies(model)
         machine = model.folded()
         base = machine.base_visible_bias
@@ -135,23 +156,46 @@ class MeanFieldLearning:
             for _ in range(self.steps):
                 self.chains = machine.gibbs_step(self.chains)
             odd = machine.hidden_probability(self.chains)
-            ascend(model, data, unfold(self.chains, odd, model.sizes), rate)
+            self._follow(data)
+            weights, biases = ascent(data, unfold(self.chains, odd, model.sizes), self.offsets)
+            for parameter, step in zip([*model.weights, *model.biases], [*weights, *biases], strict=True):
+                parameter.add_(step, alpha=rate)
         return {"loss": loss}
 
+    def _follow(self, data: list[Tensor]) -> None:
+        """Move the offsets, averages of each layer over the images, towards those of a batch."""
+        means = [states.mean(0) for states in data]
+        if self.centred:
+            before = self.offsets or means
+            self.offsets = [old.lerp(new, RATE) for old, new in zip(before, means, strict=True)]
+
     def state_dict(self) -> dict[str, Any]:
-        return {"chains": self.chains, "frequencies": self.frequencies.state_dict()}
+        return {"chains": self.chains, "offsets": self.offsets, "frequencies": self.frequencies.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.chains = state["chains"].to(self.chains.device, copy=True)
+        device = self.chains.device
+        self.chains = state["chains"].to(device, copy=True)
+        self.offsets = state["offsets"] and [offset.to(device, copy=True) for offset in state["offsets"]]
         self.frequencies.load_state_dict(state["frequencies"])
 
 
-def ascend(model: DeepBoltzmannMachine, data: list[Tensor], chains: list[Tensor], rate: float) -> None:
-    """Move all parameters by `rate` times <.>_data - <.>_model, from [v, h_1, ..., h_L] of either."""
-    for weight, (below, above), (below_model, above_model) in zip(
-        model.weights, itertools.pairwise(data), itertools.pairwise(chains), strict=True
-    ):
-        weight.addmm_(above.T, below, alpha=rate / len(below))
-        weight.addmm_(above_model.T, below_model, alpha=-rate / len(below_model))
-    for bias, states, states_model in zip(model.biases, data, chains, strict=True):
-        bias.add_(states.mean(0) - states_model.mean(0), alpha=rate)
+def ascent(
+    data: Sequence[Tensor], chains: Sequence[Tensor], offsets: Sequence[Tensor] | None = None
+) -> tuple[list[Tensor], list[Tensor]]:
+    """<.>_data - <.>_model of each h_l h_{l-1}' and h_l from [v, h_1, ..., h_L] of either, centred by offsets o_l:
+
+    Delta W_l = <(h_l - o_l) (h_{l-1} - o_{l-1})'>,    Delta b_l = <h_l> - Delta W_l o_{l-1} - Delta W_{l+1}'o_{l+1}.
+    """
+    biases = [states.mean(0) - states_model.mean(0) for states, states_model in zip(data, chains, strict=True)]
+    weights = []
+    for (below, above), (below_model, above_model) in zip(*map(itertools.pairwise, (data, chains)), strict=True):
+        weight = above.T @ below / len(below)
+        weights.append(weight.addmm_(above_model.T, below_model, alpha=-1 / len(below_model)))
+    if offsets is None:
+        return weights, biases
+    for i, weight in enumerate(weights):
+        weight.addr_(offsets[i + 1], biases[i], alpha=-1).addr_(biases[i + 1], offsets[i], alpha=-1)
+    for i, weight in enumerate(weights):
+        biases[i + 1] = biases[i + 1] - weight @ offsets[i]
+        biases[i] = biases[i] - offsets[i + 1] @ weight
+    return weights, biases
