@@ -41,7 +41,7 @@ class BoltzmannMachine(GenerativeModel):
     units of an image are found while learning; `steps`, `chains` and `sampling_steps` count scans and chains as in
     `rbm`. With up to 20 hidden units, or without J, the energy is exact; with more it is an estimate by annealing."""
 
-    default_training = TrainingConfig(epochs=60, batch_size=32, learning_rate=0.3)
+    default_training = TrainingConfig(epochs=40, batch_size=32, learning_rate=0.4)
 
     def __init__(
         self,

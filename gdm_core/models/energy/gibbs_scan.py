@@ -87,10 +87,10 @@ def _scan(units: Units, s: Tensor, update: Update, backwards: bool) -> Tensor:
 def _in_turn(
     columns: Tensor, inputs: Tensor, coupling: Tensor, start: int, update: Update, backwards: bool
 ) -> None:
-    """Update a block's units, from `start` on, one by one; a change goes to the inputs of those still to come."""
-    order = range(len(inputs))
-    for i in reversed(order) if backwards else order:
-        to_come = slice(0, i) if backwards else slice(i + 1, None)
-        new = update(inputs[i], start + i)
-        inputs[to_come].addr_(coupling[to_come, i], new - columns[start + i])
-        columns[start + i] = new
+    """Update a block's units, from `start` on, one by one; each change goes to the inputs of all of them."""
+    size = len(inputs)
+    rows, links, values = inputs.unbind(), coupling.unbind(), columns[start : start + size].unbind()
+    for i in reversed(range(size)) if backwards else range(size):
+        new = update(rows[i], start + i)
+        inputs.addr_(links[i], new - values[i])  # also of those that have had their turn: cheaper than leaving them out
+        values[i].copy_(new)
