@@ -51,7 +51,7 @@ class DeepBoltzmannMachine(GenerativeModel):
     def __init__(
         self,
         data_shape: Sequence[int],
-        hidden_units: tuple[int, ...] = (128, 128),
+        hidden_units: tuple[int, ...] = (128, 64),
         steps: int = 1,
         chains: int = 100,
         pretraining: float = 0.2,
