@@ -32,4 +32,5 @@ bench: install
 	$(BIN)/python benchmarks/quality.py
 	$(BIN)/python benchmarks/anomaly.py
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/rbm_speed.py
 	$(BIN)/python benchmarks/dashboard.py
