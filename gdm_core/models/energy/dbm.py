@@ -139,8 +139,8 @@ class DeepBoltzmannMachine(GenerativeModel):
         for layer, epochs in enumerate(alone):
             update = DoubledLayer(self, layer, rate, self.steps, self.centred)
             yield Phase(f"layer {layer + 1}", OnFeatures(update, partial(self._draw_features, layer)), epochs)
-            if epochs:  # two machines shared this layer, each with twice the input
-                self.biases[layer].data.lerp_(update.visible_bias.detach(), 0.5)
+            if epochs:
+                update.finish()
         update = MeanFieldLearning(self, config.learning_rate, self.steps, self.chains, self.centred)
         yield Phase("mean field", update, together)
 

@@ -70,7 +70,8 @@ class DoubledLayer:
         self, model: DeepBoltzmannMachine, layer: int, learning_rate: float, steps: int, centred: bool = False
     ) -> None:
         self.weight, self.centred = model.weights[layer], centred
-        self.visible_bias = model.biases[layer] if layer == 0 else torch.zeros_like(model.biases[layer])
+        self.layer_bias = model.biases[layer]
+        self.visible_bias = self.layer_bias if layer == 0 else torch.zeros_like(self.layer_bias)
         self.hidden_bias, self.learning_rate, self.steps = model.biases[layer + 1], learning_rate, steps
         self.visible_copies = 1 if layer + 1 == len(model.weights) else 2
         self.hidden_copies = 1 if layer == 0 else 2
@@ -118,12 +119,18 @@ class DoubledLayer:
         v = torch.sigmoid(self.visible_logits(h))
         return sum(torch.bernoulli(v) for _ in range(self.visible_copies))
 
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Give the layer below the mean of the biases that it has in this machine and in the one before."""
+        self.layer_bias.lerp_(self.visible_bias, 0.5)
+
     def state_dict(self) -> dict[str, Any]:
         counted = {} if self.frequencies is None else self.frequencies.state_dict()
         return {"visible_bias": self.visible_bias, "frequencies": counted}
 
+    @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.visible_bias.data.copy_(state["visible_bias"])
+        self.visible_bias.copy_(state["visible_bias"])
         if self.frequencies is not None:
             self.frequencies.load_state_dict(state["frequencies"])
 
