@@ -53,10 +53,11 @@ def evaluate(
     model.eval()
     announce(f"calibrating on {min(CALIBRATION_COUNT, len(dataset.splits['calibration'])):,} images")
     calibration = calibrate_on(model, dataset, treatment)
-    likelihoods = {}
+    likelihoods, log_z = {}, None
     for split in ("validation", "test"):
         announce(f"evaluating on {len(dataset.splits[split]):,} {split} images")
-        likelihoods[split] = split_likelihood(model, dataset, treatment, split)
+        likelihoods[split] = split_likelihood(model, dataset, treatment, split, log_z=log_z)
+        log_z = likelihoods[split].log_partition  # of the model, whatever the images
     samples, seconds = _timed_samples(model) if has(model, Samples) else (None, None)
     distance = None if samples is None else _frechet(model, dataset, treatment)
     health = training_health(model, *(_first_images(dataset, treatment, split) for split in ("train", "validation")))

@@ -248,3 +248,10 @@ def test_bad_requests_are_refused(name: str) -> None:
             assess(name, temperatures=1)
         with pytest.raises(ValueError, match="chains"):
             assess(name, chains=1)
+
+
+def test_a_log_z_that_is_known_is_not_annealed_again() -> None:
+    model, x = build_model("rbm", (1, 5, 5), hidden_units=25), torch.zeros(3, 1, 5, 5)
+    first = likelihood(model, x, temperatures=20)
+    again = likelihood(model, x, temperatures=7, log_z=first.log_partition)
+    assert again.log_partition is first.log_partition and torch.equal(again.values, first.values)

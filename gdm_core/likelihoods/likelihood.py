@@ -86,23 +86,25 @@ def likelihood(
     chains: int = 100,
     seed: int = 0,
     batch_size: int = 500,
+    log_z: LogPartition | None = None,
 ) -> Likelihood:
     """log p(x) of images (N, C, H, W) by what the model can do, with its kind.
 
     k: draws of the latent code in an importance-weighted bound; temperatures and chains: of annealed importance
-    sampling (`log_partition`). The seed fixes all randomness; the model is evaluated in eval mode.
+    sampling (`log_partition`); log_z: where it is known already, from other images of the same model. The seed fixes
+    all randomness; the model is evaluated in eval mode.
     """
     training = model.training
     model.eval()
     try:
-        return _evaluate(model, images, k, temperatures, chains, seed, batch_size)
+        return _evaluate(model, images, k, temperatures, chains, seed, batch_size, log_z)
     finally:
         model.train(training)
 
 
 def _evaluate(
     model: GenerativeModel, images: Tensor, k: int, temperatures: int | Sequence[float] | None, chains: int, seed: int,
-    batch_size: int,
+    batch_size: int, log_z: LogPartition | None,
 ) -> Likelihood:  # fmt: skip
     def record(kind: str, values: Tensor, **rest: Any) -> Likelihood:
         return Likelihood(values, kind, model.pixels, model.levels, model.dimensions, **rest)
@@ -113,7 +115,8 @@ def _evaluate(
         bound = _importance_weighted_bound(model, k, seed)
         return record("lower bound", _batched(bound, model, images, batch_size), settings={"k": k})
     if _log_z_can_be_known(model) and (has(model, Energy) or has(model, UnnormalisedBound)):
-        log_z = log_partition(model, temperatures, chains, seeded_generator(seed, "log partition"))
+        if log_z is None:
+            log_z = log_partition(model, temperatures, chains, seeded_generator(seed, "log partition"))
         settings = {"temperatures": log_z.temperatures, "chains": log_z.chains}
         if has(model, Energy):
             values = -_batched(model.energy, model, images, batch_size)
