@@ -287,10 +287,10 @@ def test_the_numbers_of_large_images_are_those_of_the_first_few() -> None:
     model = machine((1, 64, 64), hidden_units=3, scale=0.1)
     x = binary_batch(5, (1, 64, 64)).images
     twin, h = copy.deepcopy(model), model.encode(x)
-    expected = model.reconstruction_nats(x.flatten(1)[:2], h[:2])
+    expected = model.reconstruction_nats(x.flatten(1)[:1], h[:1])
     assert not torch.isclose(expected, model.reconstruction_nats(x.flatten(1), h))
     update = ContrastiveDivergence(model, 0.0, chains=7)
     metrics = update(Batch(x))
     assert torch.allclose(metrics["loss"], expected)
-    gap = twin.energy(x[:2]).mean() - twin.free_energy(update.chains.v[:2]).mean()
+    gap = (twin.energy(x[:1]) - twin.free_energy(update.chains.v[:1])).mean()
     assert torch.allclose(metrics["free_energy_gap"], gap)

@@ -23,7 +23,7 @@ from gdm_core.models.energy.fast_weights import FastWeights
 from gdm_core.models.energy.sparsity_target import SparsityTarget
 from gdm_core.models.energy.tempered_rbm import Chains
 
-PIXELS_MEASURED = 1 << 13  # numbers that are only looked at may not cost a fifth of a step
+PIXELS_MEASURED = 1 << 12  # numbers that are only looked at may not cost a fifth of a step
 
 
 class Machine(Protocol):
@@ -116,7 +116,7 @@ class ContrastiveDivergence:
         free_energy_gap: F(data) - F(chains), whose gradient this step follows; about 0 when the chains match the data.
 
         Of large images both are of the batch's first few, which were drawn at random, and of as many chains: those that
-        have 8192 pixels together (10 of 28x28). What is logged is the mean over an epoch, hence of many.
+        have 4096 pixels together (5 of 28x28). What is logged is the mean over an epoch, hence of many.
         """
         with torch.autocast(batch.images.device.type, enabled=False):  # rounded probabilities would bias the chains
             v_data = self.model.as_vectors(batch.images)
