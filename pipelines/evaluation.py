@@ -16,6 +16,7 @@ from gdm_core.contract import GenerativeModel, Samples, has
 from gdm_core.data import ImageDataset, Treatment, evaluation_images
 from gdm_core.health import IMAGES, Finding, training_health, worst
 from gdm_core.likelihoods import Likelihood, LogPartition, likelihood
+from gdm_core.likelihoods.log_partition import is_soon_enumerated
 from gdm_core.quality.frechet import frechet_distance
 from gdm_core.quality.record import Quality
 from gdm_core.randomness import seeded_generator
@@ -71,9 +72,13 @@ def _first_images(dataset: ImageDataset, treatment: Treatment, split: str) -> to
 def split_likelihood(
     model: GenerativeModel, dataset: ImageDataset, treatment: Treatment, split: str, **settings: Any
 ) -> Likelihood:
-    """The likelihood of one split's images, in the fixed draw of random treatments, by the standard settings."""
+    """The likelihood of one split's images, in the fixed draw of random treatments, by the standard settings.
+
+    A log Z that is soon enumerated is exact, unless temperatures are asked for.
+    """
     images = evaluation_images(dataset.splits[split], treatment)
-    return likelihood(model, images, **{"k": IMPORTANCE_SAMPLES, "temperatures": TEMPERATURES, **settings})
+    temperatures = None if is_soon_enumerated(model) else TEMPERATURES
+    return likelihood(model, images, **{"k": IMPORTANCE_SAMPLES, "temperatures": temperatures, **settings})
 
 
 def calibrate_on(model: GenerativeModel, dataset: ImageDataset, treatment: Treatment) -> Calibration:

@@ -74,14 +74,18 @@ def log_partition(
     betas = inverse_temperatures(DEFAULT_TEMPERATURES if temperatures is None else temperatures)
     if chains < 2:
         raise ValueError(f"chains must be at least 2 for an interval, got {chains}")
-    small = has(model, Enumerates) and model.enumerable_units() <= MOST_UNITS_BY_DEFAULT
-    if method == "exact" or (method == "auto" and temperatures is None and small):
+    if method == "exact" or (method == "auto" and temperatures is None and is_soon_enumerated(model)):
         return _enumerated(model)
     if not has(model, Anneals):
         raise ValueError(f"{type(model).__name__} has no anneal(), so its log Z cannot be estimated by annealing")
     found = _annealed(model, betas, chains, generator)
     coarse = torch.cat([betas[:-1:COARSER], betas[-1:]])
     return replace(found, doubt=_doubt(found, _annealed(model, coarse, max(2, chains // 2), generator)))
+
+
+def is_soon_enumerated(model: GenerativeModel) -> bool:
+    """Whether log Z is a sum over at most 2^20 states."""
+    return has(model, Enumerates) and model.enumerable_units() <= MOST_UNITS_BY_DEFAULT
 
 
 @torch.no_grad()
