@@ -62,8 +62,8 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 def is_suspected_leak(row: dict[str, Any]) -> bool:
     """Whether a number is better than binary MNIST allows; an estimate may be, by its error of log Z."""
-    test = row["test"]
-    return row["dimensions"] == MNIST_DIMENSIONS and test["kind"] in ("exact", "lower bound") and test["mean"] > LEAK_GATE
+    test, certain = row["test"], ("exact", "lower bound")
+    return row["dimensions"] == MNIST_DIMENSIONS and test["kind"] in certain and test["mean"] > LEAK_GATE
 
 
 def _kind(test: dict[str, Any]) -> str:

@@ -49,7 +49,7 @@ SMALL = {
 }
 ENSEMBLES = {"eonade", "made"}  # built as averages of densities: their map and their loss are bounds
 LEVELS = 5
-SHAPES = {"3x3": (1, 3, 3), "8x4": (1, 8, 4), "3x5-colour": (3, 3, 5)}
+SHAPES = {"3x3": (1, 3, 3), "5x4-colour": (3, 5, 4)}
 
 
 @dataclass(frozen=True)

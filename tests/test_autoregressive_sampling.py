@@ -72,7 +72,7 @@ def test_incremental_logits_in_single_precision(name, shape, levels):
 
 @pytest.mark.parametrize(
     ("name", "shape", "levels"),
-    [(name, (1, 2, 3), 2) for name in BUILDERS] + [(name, c, 3) for name in LEVEL_MODELS for c in ((1, 2, 2), COLOUR)],
+    [(name, (1, 2, 3), 2) for name in BUILDERS] + [(name, COLOUR, 3) for name in LEVEL_MODELS],
 )
 def test_samples_follow_the_density(name, shape, levels):
     model, images = random_model(name, shape, levels, scale=1.0), all_images(shape, levels)
