@@ -81,6 +81,8 @@ def changes(models: dict[str, str]) -> list[Change]:
                (("img[alt^='9 samples']", ""), ("img[alt^='16 samples']", ""))),
         Change("interpolate", "Steps", "steps", slide, ("ArrowRight", "ArrowLeft"),
                (("img[alt$='of 11']", ""), ("img[alt$='of 10']", ""))),
+        Change("chains", "Chains", "number of chains, run anew", type_number, ("3", "5"),
+               (("[data-testid=stMarkdown]", "so 3 chains of"), ("[data-testid=stMarkdown]", "so 5 chains of"))),
         Change("completion", "Completions", "number of completions, drawn anew", type_number, ("3", "5"),
                (("img[alt='mean of 3 completions']", ""), ("img[alt='mean of 5 completions']", ""))),
         Change("surprise", "Row", "row of the chosen pixel", type_number, ("1", "6"),

@@ -35,7 +35,8 @@ from tests.browser import ADVICE, ARGUMENTS, find_browser
 COMMAND = "python benchmarks/dashboard.py"
 GOALS = {"heading": 1.0, "table": 1.0, "charts": 2.5, "change": 0.3, "scoring": 1.0}  # seconds, medians
 PAGES = (  # the first is Compare
-    "", "samples", "interpolate", "completion", "surprise", "classes", "filters", "anomalies", "runs", "model",
+    "", "samples", "interpolate", "completion", "surprise", "classes", "filters", "chains", "anomalies", "runs",
+    "model",
 )  # fmt: skip
 START_SECONDS = 90
 YARDSTICK = """

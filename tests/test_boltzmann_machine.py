@@ -12,17 +12,17 @@ from torch import Tensor
 from gdm_core.annealing import anneal, anneal_backwards
 from gdm_core.contract import Batch, TrainingConfig
 from gdm_core.data.treatments import treatment_for
-from gdm_core.models.energy import tempered_boltzmann_machine
-from gdm_core.models.energy.boltzmann_learning import (
+from gdm_core.models.energy.boltzmann_machine import BoltzmannMachine
+from gdm_core.models.energy.learning.boltzmann_learning import (
     Activity,
     PersistentLearning,
     activity_of_images,
     pair_statistics,
 )  # fmt: skip
-from gdm_core.models.energy.boltzmann_machine import BoltzmannMachine
-from gdm_core.models.energy.gibbs_scan import Units, blocks_of, gibbs_scan, mean_field_scan
+from gdm_core.models.energy.partition import tempered_boltzmann_machine
+from gdm_core.models.energy.partition.unit_sums import log_sum_of_units
 from gdm_core.models.energy.rbm import RestrictedBoltzmannMachine
-from gdm_core.models.energy.unit_sums import log_sum_of_units
+from gdm_core.models.energy.sampling.gibbs_scan import Units, blocks_of, gibbs_scan, mean_field_scan
 from gdm_core.randomness import seeded_generator
 from gdm_core.registry import build_model
 from gdm_core.storage import load_model, save_model
@@ -83,7 +83,7 @@ def test_energy_and_constant_are_those_of_the_enumeration(visible, hidden, hidde
 def test_sums_in_blocks_are_sums_at_once(monkeypatch):
     model, x = machine(hidden_units=5), all_images(SHAPE)
     constant, energy = model.exact_log_partition(), model.energy(x)
-    monkeypatch.setattr("gdm_core.models.energy.enumeration.BLOCK", 70)
+    monkeypatch.setattr("gdm_core.models.energy.partition.enumeration.BLOCK", 70)
     torch.testing.assert_close(model.exact_log_partition(), constant)
     torch.testing.assert_close(model.energy(x), energy)
 

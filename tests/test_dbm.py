@@ -13,7 +13,7 @@ from gdm_core.annealing import anneal_backwards
 from gdm_core.contract import Batch, TrainingConfig
 from gdm_core.likelihoods import likelihood, log_partition
 from gdm_core.models.energy.dbm import DeepBoltzmannMachine
-from gdm_core.models.energy.mean_field_learning import DoubledLayer, MeanFieldLearning, ascent
+from gdm_core.models.energy.learning.mean_field_learning import DoubledLayer, MeanFieldLearning, ascent
 from gdm_core.randomness import seeded_generator
 from gdm_core.registry import build_model
 from gdm_core.training import train

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from gdm_core.contract import Batch, TrainingConfig
 from gdm_core.likelihoods import likelihood
-from gdm_core.models.energy.contrastive_divergence import ContrastiveDivergence
 from gdm_core.models.energy.dbn import DeepBeliefNetwork
-from gdm_core.models.energy.greedy_layers import turn_upside_down
-from gdm_core.models.energy.up_down import UpDown, generative_ascent, recognition_ascent
+from gdm_core.models.energy.learning.contrastive_divergence import ContrastiveDivergence
+from gdm_core.models.energy.learning.greedy_layers import turn_upside_down
+from gdm_core.models.energy.learning.up_down import UpDown, generative_ascent, recognition_ascent
 from gdm_core.randomness import seeded_generator
 from gdm_core.registry import build_model
 from gdm_core.training import train

@@ -17,10 +17,10 @@ from gdm_core.anomaly import score_images, scorers_for
 from gdm_core.contract import Batch, DivergenceError, GenerativeModel, TrainingConfig
 from gdm_core.models.energy.energy_network import LARGEST_SLOPE, EnergyNetwork
 from gdm_core.models.energy.grey_surprise import grey_surprise, squares
-from gdm_core.models.energy.langevin import langevin_step, reflect
-from gdm_core.models.energy.langevin_likelihood import LARGEST_GAP, LangevinLikelihood
-from gdm_core.models.energy.replay_buffer import ReplayBuffer
-from gdm_core.models.energy.score_matching import score_matching_loss
+from gdm_core.models.energy.learning.langevin_likelihood import LARGEST_GAP, LangevinLikelihood
+from gdm_core.models.energy.learning.replay_buffer import ReplayBuffer
+from gdm_core.models.energy.learning.score_matching import score_matching_loss
+from gdm_core.models.energy.sampling.langevin import langevin_step, reflect
 from gdm_core.randomness import seeded_generator
 from gdm_core.registry import build_model
 from gdm_core.training import train

@@ -12,7 +12,7 @@ import torch
 import gdm_core.models  # noqa: F401
 from gdm_core.annealing import anneal_backwards, annealed_log_prob
 from gdm_core.contract import Batch, TrainingConfig
-from gdm_core.models.energy.contrastive_divergence import ContrastiveDivergence
+from gdm_core.models.energy.learning.contrastive_divergence import ContrastiveDivergence
 from gdm_core.registry import build_model
 from gdm_core.training import train
 from tests.test_rbm import Rows

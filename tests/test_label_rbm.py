@@ -12,12 +12,12 @@ from torch import Tensor
 from gdm_core.annealing import anneal, anneal_backwards
 from gdm_core.contract import Batch, TrainingConfig
 from gdm_core.likelihoods.annealing_report import annealing_report
-from gdm_core.models.energy.hybrid_divergence import (
+from gdm_core.models.energy.label_rbm import LabelRBM
+from gdm_core.models.energy.learning.hybrid_divergence import (
     HybridDivergence,
     discriminative_gradient,
     generative_statistics,
 )  # fmt: skip
-from gdm_core.models.energy.label_rbm import LabelRBM
 from gdm_core.randomness import seeded_generator
 from gdm_core.training import train
 from tests.autoregressive_cases import all_images, chi_square, chi_square_bound
@@ -72,7 +72,7 @@ def test_the_joint_sums_to_one_and_its_margins_are_those_of_the_enumeration(shap
 def test_enumeration_in_blocks_is_enumeration_at_once(monkeypatch):
     for model in (machine(hidden_units=3), machine((1, 1, 3), hidden_units=6)):
         whole = model.exact_log_partition()
-        monkeypatch.setattr("gdm_core.models.energy.enumeration.BLOCK", 40)
+        monkeypatch.setattr("gdm_core.models.energy.partition.enumeration.BLOCK", 40)
         torch.testing.assert_close(model.exact_log_partition(), whole)
         monkeypatch.undo()
 

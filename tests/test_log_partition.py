@@ -41,7 +41,7 @@ def test_enumeration_equals_brute_force_whichever_layer_is_smaller(shape: tuple,
 def test_enumeration_in_blocks_equals_enumeration_at_once(monkeypatch) -> None:
     model = machine()
     whole = model.exact_log_partition()
-    monkeypatch.setattr("gdm_core.models.energy.enumeration.BLOCK", 30)
+    monkeypatch.setattr("gdm_core.models.energy.partition.enumeration.BLOCK", 30)
     assert torch.allclose(model.exact_log_partition(), whole, atol=1e-12)
 
 

@@ -11,7 +11,7 @@ from sklearn.neural_network import BernoulliRBM
 
 import gdm_core.models  # noqa: F401
 from gdm_core.contract import Batch, TrainingConfig
-from gdm_core.models.energy.contrastive_divergence import ContrastiveDivergence
+from gdm_core.models.energy.learning.contrastive_divergence import ContrastiveDivergence
 from gdm_core.registry import build_model
 from gdm_core.training import train
 

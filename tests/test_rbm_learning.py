@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from gdm_core.contract import Batch, TrainingConfig
-from gdm_core.models.energy.centred_gradient import Offsets
-from gdm_core.models.energy.contrastive_divergence import ContrastiveDivergence, statistics
-from gdm_core.models.energy.fast_weights import FastWeights
-from gdm_core.models.energy.sparsity_target import SparsityTarget
+from gdm_core.models.energy.learning.centred_gradient import Offsets
+from gdm_core.models.energy.learning.contrastive_divergence import ContrastiveDivergence, statistics
+from gdm_core.models.energy.learning.fast_weights import FastWeights
+from gdm_core.models.energy.learning.sparsity_target import SparsityTarget
 from gdm_core.registry import build_model
 from gdm_core.training import train
 from tests.test_rbm import Rows, bars, machine

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from gdm_core.models.energy import enumeration
-from gdm_core.models.energy.enumeration import log_partition_of_layers
-from gdm_core.models.energy.sums_as_products import RANGE, fits, largest_exponents, log_sum
+from gdm_core.models.energy.partition import enumeration
+from gdm_core.models.energy.partition.enumeration import log_partition_of_layers
+from gdm_core.models.energy.partition.sums_as_products import RANGE, fits, largest_exponents, log_sum
 
 
 def machine(units: int, others: int, scale: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -37,7 +37,7 @@ def test_it_is_the_plain_sum(units: int, others: int, scale: float) -> None:
 def test_tables_of_any_size_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, inner, outer = machine(7, 10, 1.0)
     whole = log_sum(weight, inner, outer).item()
-    monkeypatch.setattr("gdm_core.models.energy.sums_as_products.TABLE", 40)  # two low units
+    monkeypatch.setattr("gdm_core.models.energy.partition.sums_as_products.TABLE", 40)  # two low units
     assert log_sum(weight, inner, outer).item() == pytest.approx(whole, abs=1e-11)
 
 

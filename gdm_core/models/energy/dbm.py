@@ -28,10 +28,10 @@ from gdm_core.annealing import anneal
 from gdm_core.contract import GenerativeModel, Phase, TrainingConfig
 from gdm_core.layers.sampling_arguments import check_completion, draw_uniforms
 from gdm_core.models.energy.folding import fold
-from gdm_core.models.energy.gibbs_chains import FRAMES
-from gdm_core.models.energy.mean_field_learning import DoubledLayer, MeanFieldLearning
+from gdm_core.models.energy.learning.mean_field_learning import DoubledLayer, MeanFieldLearning
+from gdm_core.models.energy.partition.tempered_rbm import TemperedMachine, bernoulli
 from gdm_core.models.energy.rbm import RestrictedBoltzmannMachine
-from gdm_core.models.energy.tempered_rbm import TemperedMachine, bernoulli
+from gdm_core.models.energy.sampling.gibbs_chains import FRAMES
 from gdm_core.registry import register
 from gdm_core.updates import OnFeatures, split_epochs
 

@@ -27,12 +27,12 @@ from torch import Tensor, nn
 from gdm_core.annealing import anneal
 from gdm_core.contract import GenerativeModel, Phase, TrainingConfig
 from gdm_core.layers.sampling_arguments import draw_uniforms
-from gdm_core.models.energy.contrastive_divergence import ContrastiveDivergence
-from gdm_core.models.energy.gibbs_chains import FRAMES
-from gdm_core.models.energy.greedy_layers import turn_upside_down
+from gdm_core.models.energy.learning.contrastive_divergence import ContrastiveDivergence
+from gdm_core.models.energy.learning.greedy_layers import turn_upside_down
+from gdm_core.models.energy.learning.up_down import UpDown, h_as_images
+from gdm_core.models.energy.partition.tempered_rbm import Chains, TemperedMachine, bernoulli, softplus
 from gdm_core.models.energy.rbm import RestrictedBoltzmannMachine
-from gdm_core.models.energy.tempered_rbm import Chains, TemperedMachine, bernoulli, softplus
-from gdm_core.models.energy.up_down import UpDown, h_as_images
+from gdm_core.models.energy.sampling.gibbs_chains import FRAMES
 from gdm_core.registry import register
 from gdm_core.updates import OnFeatures, split_epochs
 

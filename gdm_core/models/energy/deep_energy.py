@@ -28,9 +28,9 @@ from gdm_core.layers.latent_noise import draw_normals
 from gdm_core.layers.sampling_arguments import check_completion, draw_uniforms
 from gdm_core.models.energy.energy_network import EnergyNetwork
 from gdm_core.models.energy.grey_surprise import grey_surprise
-from gdm_core.models.energy.langevin import langevin_step
-from gdm_core.models.energy.langevin_likelihood import LangevinLikelihood
-from gdm_core.models.energy.score_matching import DenoisingScoreMatching
+from gdm_core.models.energy.learning.langevin_likelihood import LangevinLikelihood
+from gdm_core.models.energy.learning.score_matching import DenoisingScoreMatching
+from gdm_core.models.energy.sampling.langevin import langevin_step
 from gdm_core.registry import register
 from gdm_core.updates import GradientUpdate
 

@@ -24,12 +24,12 @@ from gdm_core.annealing import anneal
 from gdm_core.contract import GenerativeModel, Phase, TrainingConfig
 from gdm_core.layers.raster_model import choose
 from gdm_core.layers.sampling_arguments import check_completion, check_labels, draw_uniforms
-from gdm_core.models.energy.chain_moments import moments
-from gdm_core.models.energy.enumeration import BLOCK
-from gdm_core.models.energy.hybrid_divergence import HybridDivergence
-from gdm_core.models.energy.label_partition import log_partition_with_labels
-from gdm_core.models.energy.tempered_label_rbm import TemperedLabelMachine
-from gdm_core.models.energy.tempered_rbm import bernoulli, softplus
+from gdm_core.models.energy.learning.hybrid_divergence import HybridDivergence
+from gdm_core.models.energy.partition.enumeration import BLOCK
+from gdm_core.models.energy.partition.label_partition import log_partition_with_labels
+from gdm_core.models.energy.partition.tempered_label_rbm import TemperedLabelMachine
+from gdm_core.models.energy.partition.tempered_rbm import bernoulli, softplus
+from gdm_core.models.energy.sampling.chain_moments import moments
 from gdm_core.registry import register
 
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gdm_core.models.energy.gibbs_scan import Units, blocks_of, gibbs_scan
+from gdm_core.models.energy.sampling.gibbs_scan import Units, blocks_of, gibbs_scan
 
 
 def cut_value(weights: Tensor, partition: Tensor) -> Tensor:

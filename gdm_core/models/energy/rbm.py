@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from gdm_core.annealing import anneal
 from gdm_core.contract import GenerativeModel, Phase, TrainingConfig
 from gdm_core.layers.sampling_arguments import check_completion, draw_uniforms
-from gdm_core.models.energy.centred_gradient import Offsets
-from gdm_core.models.energy.contrastive_divergence import statistics
-from gdm_core.models.energy.enumeration import BLOCK, log_partition_of_layers
-from gdm_core.models.energy.gibbs_chains import chain_frames, clamped_chain
-from gdm_core.models.energy.learning_options import LearningOptions
-from gdm_core.models.energy.pixel_frequencies import PixelFrequencies
-from gdm_core.models.energy.tempered_rbm import TemperedMachine, bernoulli, softplus
+from gdm_core.models.energy.learning.centred_gradient import Offsets
+from gdm_core.models.energy.learning.contrastive_divergence import statistics
+from gdm_core.models.energy.learning.learning_options import LearningOptions
+from gdm_core.models.energy.learning.pixel_frequencies import PixelFrequencies
+from gdm_core.models.energy.partition.enumeration import BLOCK, log_partition_of_layers
+from gdm_core.models.energy.partition.tempered_rbm import TemperedMachine, bernoulli, softplus
+from gdm_core.models.energy.sampling.gibbs_chains import chain_frames, clamped_chain
 from gdm_core.registry import register
 
 

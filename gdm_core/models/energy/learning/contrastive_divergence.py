@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from gdm_core.contract import Batch
-from gdm_core.models.energy.centred_gradient import Offsets
-from gdm_core.models.energy.fast_weights import FastWeights
-from gdm_core.models.energy.sparsity_target import SparsityTarget
-from gdm_core.models.energy.tempered_rbm import Chains
+from gdm_core.models.energy.learning.centred_gradient import Offsets
+from gdm_core.models.energy.learning.fast_weights import FastWeights
+from gdm_core.models.energy.learning.sparsity_target import SparsityTarget
+from gdm_core.models.energy.partition.tempered_rbm import Chains
 
 PIXELS_MEASURED = 1 << 12  # numbers that are only looked at may not cost a fifth of a step
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gdm_core.models.energy import sums_as_products
-from gdm_core.models.energy.tempered_rbm import softplus
+from gdm_core.models.energy.partition import sums_as_products
+from gdm_core.models.energy.partition.tempered_rbm import softplus
 
 MOST_ENUMERABLE_UNITS = 30  # 2^30 terms take minutes to hours; more would never end
 BLOCK = 1 << 22  # numbers in memory at once where a sum runs over many combinations

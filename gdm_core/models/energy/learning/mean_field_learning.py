@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gdm_core.contract import Batch
-from gdm_core.models.energy.centred_gradient import RATE
 from gdm_core.models.energy.folding import unfold
-from gdm_core.models.energy.tempered_rbm import bernoulli
+from gdm_core.models.energy.learning.centred_gradient import RATE
+from gdm_core.models.energy.partition.tempered_rbm import bernoulli
 
 if TYPE_CHECKING:
     from gdm_core.models.energy.dbm import DeepBoltzmannMachine

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from gdm_core.annealing import anneal
-from gdm_core.models.energy.gibbs_scan import Units, gibbs_scan
-from gdm_core.models.energy.tempered_rbm import bernoulli, softplus
-from gdm_core.models.energy.unit_sums import log_sums_of_units
+from gdm_core.models.energy.partition.tempered_rbm import bernoulli, softplus
+from gdm_core.models.energy.partition.unit_sums import log_sums_of_units
+from gdm_core.models.energy.sampling.gibbs_scan import Units, gibbs_scan
 from gdm_core.randomness import seeded_generator
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gdm_core.models.energy.centred_gradient import Offsets
-from gdm_core.models.energy.contrastive_divergence import ContrastiveDivergence, Machine
-from gdm_core.models.energy.fast_weights import FastWeights
-from gdm_core.models.energy.sparsity_target import SparsityTarget
+from gdm_core.models.energy.learning.centred_gradient import Offsets
+from gdm_core.models.energy.learning.contrastive_divergence import ContrastiveDivergence, Machine
+from gdm_core.models.energy.learning.fast_weights import FastWeights
+from gdm_core.models.energy.learning.sparsity_target import SparsityTarget
 
 
 @dataclass(frozen=True)

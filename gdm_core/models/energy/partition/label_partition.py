@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from gdm_core.models.energy.enumeration import blocks_of_states, states_of
-from gdm_core.models.energy.tempered_rbm import softplus
+from gdm_core.models.energy.partition.enumeration import blocks_of_states, states_of
+from gdm_core.models.energy.partition.tempered_rbm import softplus
 
 if TYPE_CHECKING:
     from gdm_core.models.energy.label_rbm import LabelRBM

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gdm_core.layers.raster_model import choose
-from gdm_core.models.energy.tempered_rbm import bernoulli, softplus
+from gdm_core.models.energy.partition.tempered_rbm import bernoulli, softplus
 
 if TYPE_CHECKING:
     from gdm_core.models.energy.label_rbm import LabelRBM

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gdm_core.models.energy.enumeration import blocks_of_states, states_of
-from gdm_core.models.energy.gibbs_scan import Units
-from gdm_core.models.energy.tempered_rbm import softplus
+from gdm_core.models.energy.partition.enumeration import blocks_of_states, states_of
+from gdm_core.models.energy.partition.tempered_rbm import softplus
+from gdm_core.models.energy.sampling.gibbs_scan import Units
 
 
 def layers_to_sum(units: Units, first: int) -> tuple[slice, slice]:

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gdm_core.contract import Batch
-from gdm_core.models.energy.gibbs_scan import gibbs_scan
-from gdm_core.models.energy.pixel_frequencies import PixelFrequencies
-from gdm_core.models.energy.tempered_rbm import bernoulli
+from gdm_core.models.energy.learning.pixel_frequencies import PixelFrequencies
+from gdm_core.models.energy.partition.tempered_rbm import bernoulli
+from gdm_core.models.energy.sampling.gibbs_scan import gibbs_scan
 from gdm_core.models.energy.unit_pairs import mean_products
 
 if TYPE_CHECKING:

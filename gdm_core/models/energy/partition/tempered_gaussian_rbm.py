@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gdm_core.models.energy.gaussian_pixels import draw_noise
-from gdm_core.models.energy.tempered_rbm import Chains, bernoulli, softplus
+from gdm_core.models.energy.partition.tempered_rbm import Chains, bernoulli, softplus
 
 if TYPE_CHECKING:
     from gdm_core.models.energy.gaussian_rbm import GaussianRBM

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from gdm_core.contract import Batch
 from gdm_core.layers.sampling_arguments import check_labels
-from gdm_core.models.energy.pixel_frequencies import PixelFrequencies
+from gdm_core.models.energy.learning.pixel_frequencies import PixelFrequencies
 
 if TYPE_CHECKING:
     from gdm_core.models.energy.label_rbm import LabelRBM

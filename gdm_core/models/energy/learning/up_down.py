@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from gdm_core.contract import Batch
-from gdm_core.models.energy.contrastive_divergence import ContrastiveDivergence
+from gdm_core.models.energy.learning.contrastive_divergence import ContrastiveDivergence
 
 if TYPE_CHECKING:
     from gdm_core.models.energy.dbn import DeepBeliefNetwork

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from gdm_core.contract import Batch, DivergenceError, TrainingConfig
-from gdm_core.models.energy.replay_buffer import ReplayBuffer
+from gdm_core.models.energy.learning.replay_buffer import ReplayBuffer
 
 if TYPE_CHECKING:
     from gdm_core.models.energy.deep_energy import DeepEnergy

@@ -1,0 +1,1 @@
+"""How energy models learn: the updates, and what they are made of."""

@@ -1,0 +1,1 @@
+"""log Z of energy models: tempered families for annealing, and sums over all states."""

@@ -1,0 +1,1 @@
+"""Markov chains over units and pixels: Gibbs scans, Langevin steps, chains as images."""
