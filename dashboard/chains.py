@@ -20,6 +20,7 @@ from gdm_core.randomness import seeded_generator
 FRAMES = 60  # moments that are kept to be looked at
 NEIGHBOURS, MOST_NEIGHBOURS = 5, 5_000  # of training images, which say what class an image has
 BURN_IN = 0.1  # the share of the steps that is left out of what is said of the chain at rest
+DRIFT_ERRORS = 5.0  # standard errors beyond which a change between the halves of the chains is no chance
 EDGE, SATURATED = 1e-3, 0.5  # how near 0 or 1 a pixel is at the edge; how many more than in the data are too many
 
 Classify = Callable[[Tensor], numpy.ndarray]  # images (N, C, H, W) -> classes (N,)
@@ -51,6 +52,16 @@ class Course:
     def autocorrelation_time(self) -> float:
         """In steps, after the burn-in; infinite where nothing changes."""
         return autocorrelation_time(self.settled) if len(self.settled) > 1 else float("inf")
+
+    @property
+    def under_way(self) -> bool:
+        """Whether the chains still move in one direction after the burn-in, by more than chance in their number."""
+        half = len(self.settled) // 2
+        if half < 1 or self.settled.shape[1] < 2:
+            return False
+        drift = self.settled[half:].mean(0) - self.settled[:half].mean(0)  # of each chain
+        error = drift.std().item() / len(drift) ** 0.5
+        return abs(drift.mean().item()) > DRIFT_ERRORS * error > 0
 
     @property
     def changed_class(self) -> float | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pipelines.tracking import ModelVersion
 
 MOST_BY_DEFAULT = 6
+MOST_NAMED = 6  # of the models that a page does not offer
 
 
 def able(versions: Sequence[ModelVersion], *needed: type) -> list[ModelVersion]:
@@ -70,7 +71,8 @@ def say_who_can(
         st.info(f"{so_far} can {ability} yet. Architectures that can: {can}. Train one, and it appears here by itself: "
                 f"`python -m pipelines train {example} --dataset digits`", icon=":material/inbox:")  # fmt: skip
     elif others:
-        st.caption(f"Not offered, because they cannot {ability}: {plain(', '.join(others))}.")
+        more = f" and {len(others) - MOST_NAMED} more" if len(others) > MOST_NAMED else ""
+        st.caption(f"Not offered, because they cannot {ability}: {plain(', '.join(others[:MOST_NAMED]))}{more}.")
 
 
 def say_unknown(versions: Sequence[ModelVersion]) -> None:

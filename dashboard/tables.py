@@ -50,7 +50,7 @@ def model_columns(links: bool) -> dict[str, Any]:
         "training": "%.1f s", "sampling": "%.2f s", "epochs": "%d",
     }  # fmt: skip
     columns: dict[str, Any] = {name: NUMBER(format=text, help=HELP.get(name)) for name, text in formats.items()}
-    columns |= {name: st.column_config.TextColumn(help=HELP[name]) for name in ("kind", "pixels")}
+    columns |= {name: st.column_config.TextColumn(help=HELP[name], width="medium") for name in ("kind", "pixels")}
     columns["model"] = st.column_config.TextColumn(pinned=True)
     columns["registered"] = st.column_config.DatetimeColumn(format="D MMM YYYY, HH:mm")
     columns["aliases"] = st.column_config.ListColumn()
@@ -65,7 +65,7 @@ def run_columns(links: bool) -> dict[str, Any]:
         "started": st.column_config.DatetimeColumn(format="D MMM YYYY, HH:mm"),
         "seconds": NUMBER(format="%.0f s"),
         "log-likelihood": NUMBER(format="%.2f", help=HELP["log-likelihood"]),
-        "kind": st.column_config.TextColumn(help=HELP["kind"]),
+        "kind": st.column_config.TextColumn(help=HELP["kind"], width="medium"),
         "pixels": st.column_config.TextColumn(help=HELP["pixels"]),
         "health": st.column_config.TextColumn(help=HELP["health"]),
         "MLflow": st.column_config.LinkColumn(display_text="open") if links else None,

@@ -94,6 +94,13 @@ def test_chains_that_stand_still_are_said_to() -> None:
     assert math.isinf(found.autocorrelation_time) and "never changes" in view.statistics(found)[0]
 
 
+def test_chains_that_still_move_in_one_direction_have_not_arrived() -> None:
+    falling = torch.linspace(50, 0, 101, dtype=torch.float64)[:, None] + torch.randn(101, 6, dtype=torch.float64)
+    assert still(falling).under_way and "have not arrived" in view.statistics(still(falling))[0]
+    rest = torch.randn(101, 6, dtype=torch.float64)
+    assert not still(rest).under_way and not still(rest[:, :1]).under_way
+
+
 def test_saturation_is_what_the_data_does_not_have() -> None:
     frames = torch.cat([torch.full((2, 2, 1, 2, 2), 0.5), torch.ones(1, 2, 1, 2, 2)])
     assert still(torch.zeros(9, 2), pixels="real", frames=frames).saturation == pytest.approx(0.9)

@@ -224,6 +224,9 @@ def statistics(course: Course) -> list[str]:
     time = course.autocorrelation_time
     if math.isinf(time):
         lines.append(f"The {course.what} never changes: these chains stand still.")
+    elif course.under_way:
+        lines.append(f"The {course.what} still moves in one direction: these chains have not arrived, and nothing can "
+                     "be said of how they mix. Run more steps.")  # fmt: skip
     else:
         least = "at least " if time > len(course.settled) / 20 else ""
         lines.append(f"Autocorrelation time of the {course.what}: **{least}{time:.1f} steps**, so {count} chains of "
