@@ -19,6 +19,7 @@ UNITS = {
     "log-likelihood": "log-likelihood (nats per image)", "± s.e.": "standard error (nats per image)",
     "training": "training (s)", "sampling": "sampling 64 images (s)",
 }  # fmt: skip
+KIND_WIDTH = 220  # dots: the longest kind of likelihood is not cut
 HELP = {
     "log-likelihood": "Mean log p(x) of the test images in nats. Compare where data set and pixels are equal.",
     "± s.e.": "Standard error of that mean over the test images.",
@@ -50,7 +51,8 @@ def model_columns(links: bool) -> dict[str, Any]:
         "training": "%.1f s", "sampling": "%.2f s", "epochs": "%d",
     }  # fmt: skip
     columns: dict[str, Any] = {name: NUMBER(format=text, help=HELP.get(name)) for name, text in formats.items()}
-    columns |= {name: st.column_config.TextColumn(help=HELP[name], width="medium") for name in ("kind", "pixels")}
+    columns["pixels"] = st.column_config.TextColumn(help=HELP["pixels"])
+    columns["kind"] = st.column_config.TextColumn(help=HELP["kind"], width=KIND_WIDTH)
     columns["model"] = st.column_config.TextColumn(pinned=True)
     columns["registered"] = st.column_config.DatetimeColumn(format="D MMM YYYY, HH:mm")
     columns["aliases"] = st.column_config.ListColumn()
@@ -65,7 +67,7 @@ def run_columns(links: bool) -> dict[str, Any]:
         "started": st.column_config.DatetimeColumn(format="D MMM YYYY, HH:mm"),
         "seconds": NUMBER(format="%.0f s"),
         "log-likelihood": NUMBER(format="%.2f", help=HELP["log-likelihood"]),
-        "kind": st.column_config.TextColumn(help=HELP["kind"], width="medium"),
+        "kind": st.column_config.TextColumn(help=HELP["kind"], width=KIND_WIDTH),
         "pixels": st.column_config.TextColumn(help=HELP["pixels"]),
         "health": st.column_config.TextColumn(help=HELP["health"]),
         "MLflow": st.column_config.LinkColumn(display_text="open") if links else None,
