@@ -179,4 +179,8 @@ def _hints(name: str) -> dict[str, typing.Any]:
 def _type_name(hint: typing.Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
+    if typing.get_origin(hint) is types.UnionType:
+        return " or ".join("none" if one is types.NoneType else _type_name(one) for one in typing.get_args(hint))
+    if typing.get_origin(hint) is tuple:
+        return f"{_type_name(typing.get_args(hint)[0])}, or several with commas between them"
     return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(hint, str(hint))

@@ -255,3 +255,11 @@ def test_an_optional_number_is_a_number_or_none(value: object) -> None:
 def test_what_is_no_list_of_numbers_is_refused(value: object, hint: object) -> None:
     with pytest.raises(ValueError):
         convert(value, hint)
+
+
+def test_types_of_arguments_are_said_in_words() -> None:
+    assert describe_model("rbm").argument_types["sparsity_target"] == "a number or none"
+    several = "a whole number, or several with commas between them"
+    assert describe_model("made").argument_types["hidden_units"] == several
+    described = [kind for name in list_models() for kind in describe_model(name).argument_types.values()]
+    assert not [kind for kind in described if "|" in kind or "[" in kind or "<" in kind]

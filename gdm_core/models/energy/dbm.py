@@ -31,7 +31,7 @@ from gdm_core.models.energy.folding import fold
 from gdm_core.models.energy.learning.mean_field_learning import DoubledLayer, MeanFieldLearning
 from gdm_core.models.energy.partition.tempered_rbm import TemperedMachine, bernoulli
 from gdm_core.models.energy.rbm import RestrictedBoltzmannMachine
-from gdm_core.models.energy.sampling.gibbs_chains import FRAMES
+from gdm_core.models.energy.sampling.chain_moments import moments
 from gdm_core.registry import register
 from gdm_core.updates import OnFeatures, split_epochs
 
@@ -188,12 +188,8 @@ class DeepBoltzmannMachine(GenerativeModel):
         draw_uniforms(self, n, labels, temperature, generator)
         machine = self.folded()
         even = self._start(machine, n, generator)
-        yield self._as_images(even)
-        every = -(-self.sampling_steps // FRAMES)
-        for step in range(1, self.sampling_steps + 1):
-            even = machine.gibbs_step(even, temperature, generator)
-            if step % every == 0 or step == self.sampling_steps:
-                yield self._as_images(even)
+        step = partial(machine.gibbs_step, temperature=temperature, generator=generator)
+        yield from map(self._as_images, moments(step, even, self.sampling_steps))
 
     def chain_steps(
         self, x: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None

@@ -32,7 +32,7 @@ from gdm_core.models.energy.learning.greedy_layers import turn_upside_down
 from gdm_core.models.energy.learning.up_down import UpDown, h_as_images
 from gdm_core.models.energy.partition.tempered_rbm import Chains, TemperedMachine, bernoulli, softplus
 from gdm_core.models.energy.rbm import RestrictedBoltzmannMachine
-from gdm_core.models.energy.sampling.gibbs_chains import FRAMES
+from gdm_core.models.energy.sampling.chain_moments import moments
 from gdm_core.registry import register
 from gdm_core.updates import OnFeatures, split_epochs
 
@@ -197,12 +197,9 @@ class DeepBeliefNetwork(GenerativeModel):
         draw_uniforms(self, n, labels, temperature, generator)
         base = self.top.base_visible_bias
         h = bernoulli(base, self._uniforms((n, len(base)), generator))
-        yield self._image_below(h, temperature, generator)
-        every = -(-self.sampling_steps // FRAMES)
-        for step in range(1, self.sampling_steps + 1):
-            h = self.top.gibbs_step(h, temperature, generator)
-            if step % every == 0 or step == self.sampling_steps:
-                yield self._image_below(h, temperature, generator)
+        step = partial(self.top.gibbs_step, temperature=temperature, generator=generator)
+        for state in moments(step, h, self.sampling_steps):
+            yield self._image_below(state, temperature, generator)
 
     def chain_steps(
         self, x: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None

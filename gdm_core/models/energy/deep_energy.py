@@ -30,11 +30,10 @@ from gdm_core.models.energy.energy_network import EnergyNetwork
 from gdm_core.models.energy.grey_surprise import grey_surprise
 from gdm_core.models.energy.learning.langevin_likelihood import LangevinLikelihood
 from gdm_core.models.energy.learning.score_matching import DenoisingScoreMatching
+from gdm_core.models.energy.sampling.chain_moments import moments
 from gdm_core.models.energy.sampling.langevin import langevin_step
 from gdm_core.registry import register
 from gdm_core.updates import GradientUpdate
-
-FRAMES = 50  # images `sample_steps` yields on the way
 
 
 @register("deep_energy", family="energy", paper="Du and Mordatch, 2019; Vincent, 2011")
@@ -176,12 +175,8 @@ class DeepEnergy(GenerativeModel):
     ) -> Iterator[Tensor]:
         """Yield where the chains of `sample` start, then where they stand at up to 50 moments on the way."""
         x = draw_uniforms(self, n, labels, temperature, generator)
-        yield x
-        every = -(-self.sampling_steps // FRAMES)
-        for step, level in enumerate(self.schedule(), 1):
-            x = self.step(x, temperature, generator, level)
-            if step % every == 0 or step == self.sampling_steps:
-                yield x
+        levels = iter(self.schedule())
+        yield from moments(lambda x: self.step(x, temperature, generator, next(levels)), x, self.sampling_steps)
 
     def complete(
         self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None

@@ -33,7 +33,8 @@ from gdm_core.models.energy.learning.learning_options import LearningOptions
 from gdm_core.models.energy.partition.enumeration import log_sum_of_gaussians
 from gdm_core.models.energy.partition.tempered_gaussian_rbm import TemperedGaussianMachine
 from gdm_core.models.energy.partition.tempered_rbm import bernoulli, softplus
-from gdm_core.models.energy.sampling.gibbs_chains import chain_frames, clamped_chain
+from gdm_core.models.energy.sampling.chain_moments import moments
+from gdm_core.models.energy.sampling.gibbs_chains import clamped_chain
 from gdm_core.registry import register
 
 
@@ -175,10 +176,7 @@ class GaussianRBM(GenerativeModel):
     def sample(
         self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        """The ends of n Gibbs chains of `sampling_steps` steps from noise with the training pixels' moments.
-
-        (n, C, H, W), cut off at 0 and 1. Raises ValueError for labels.
-        """
+        """The ends of n Gibbs chains of `sampling_steps` steps from noise with the data's moments, cut off at 0 and 1."""
         *_, last = self.sample_steps(n, labels, temperature, generator)
         return last
 
@@ -188,7 +186,9 @@ class GaussianRBM(GenerativeModel):
     ) -> Iterator[Tensor]:
         """Yield where the chains of `sample` start, then where they stand at up to 50 moments on the way."""
         start = moments_start(self, draw_uniforms(self, n, labels, temperature, generator))
-        yield from map(self.as_images, chain_frames(self, start, temperature, generator))
+        yield from map(self.as_images, moments(
+            lambda v: self.visible_after(self.hidden_logits(v), temperature, generator), start, self.sampling_steps
+        ))  # fmt: skip
 
     @torch.no_grad()
     def complete(

@@ -28,7 +28,8 @@ from gdm_core.models.energy.learning.learning_options import LearningOptions
 from gdm_core.models.energy.learning.pixel_frequencies import PixelFrequencies
 from gdm_core.models.energy.partition.enumeration import BLOCK, log_partition_of_layers
 from gdm_core.models.energy.partition.tempered_rbm import TemperedMachine, bernoulli, softplus
-from gdm_core.models.energy.sampling.gibbs_chains import chain_frames, clamped_chain
+from gdm_core.models.energy.sampling.chain_moments import moments
+from gdm_core.models.energy.sampling.gibbs_chains import clamped_chain
 from gdm_core.registry import register
 
 
@@ -160,7 +161,7 @@ class RestrictedBoltzmannMachine(GenerativeModel):
         """Yield where the chains of `sample` start, then where they stand at up to 50 moments on the way."""
         noise = draw_uniforms(self, n, labels, temperature, generator)
         start = bernoulli(self.base_visible_bias, self.as_vectors(noise))
-        for v in chain_frames(self, start, temperature, generator):
+        for v in moments(lambda v: self.gibbs_step(v, temperature, generator), start, self.sampling_steps):
             yield v.reshape(n, *self.data_shape)
 
     @torch.no_grad()

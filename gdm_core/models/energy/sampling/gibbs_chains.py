@@ -1,14 +1,11 @@
-"""Gibbs chains of a machine of two layers, free and with some of their visible units held fixed."""
+"""Gibbs chains of a machine of two layers with some of their visible units held fixed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Protocol
 
 import torch
 from torch import Tensor
-
-FRAMES = 50  # moments of a long chain that are looked at
 
 
 class TwoLayers(Protocol):
@@ -21,19 +18,6 @@ class TwoLayers(Protocol):
     def visible_after(
         self, hidden_logits: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor: ...
-
-
-@torch.no_grad()
-def chain_frames(
-    machine: TwoLayers, v: Tensor, temperature: float, generator: torch.Generator | None
-) -> Iterator[Tensor]:
-    """Yield v (N, D), then where chains of `sampling_steps` steps from it stand at up to 50 moments and at last."""
-    yield v
-    every = -(-machine.sampling_steps // FRAMES)
-    for step in range(1, machine.sampling_steps + 1):
-        v = machine.visible_after(machine.hidden_logits(v), temperature, generator)
-        if step % every == 0 or step == machine.sampling_steps:
-            yield v
 
 
 @torch.no_grad()
