@@ -42,6 +42,16 @@ def test_idle_units_are_counted(bias: int, name: str, word: str, count: int, ver
     assert f"{count} of 10 hidden units {word}" in finding.sentence
 
 
+def test_a_unit_that_one_image_switches_on_is_not_idle() -> None:
+    model = machine()
+    with torch.no_grad():
+        model.weight[0] = 20.0
+        model.hidden_bias[0] = -170.0  # above 0 only where all nine pixels are on
+    images = all_images((1, 3, 3)).float().flip(0)
+    findings = {one.name: one for one in training_health(model, images, images)}
+    assert findings["hidden units that never fire"].value == 0
+
+
 def test_a_gap_of_energy_between_the_splits_is_measured_in_nats() -> None:
     model = machine()
     images = all_images((1, 3, 3)).float()

@@ -6,6 +6,9 @@ import re
 
 import pytest
 
+from gdm_core.data import load_dataset, treatment_for
+from gdm_core.registry import build_model
+from pipelines.evaluation import split_likelihood
 from pipelines.partition_report import partition_report
 from pipelines.tracking import load_model
 from tests.live_models import register_model
@@ -35,3 +38,10 @@ def test_a_model_that_does_not_anneal_is_refused(tmp_path) -> None:
         uri = register_model(tmp_path, "nade")
         with pytest.raises(ValueError, match="does not anneal over images"):
             partition_report(uri, 10, 5, 2)
+
+
+def test_a_small_machine_is_evaluated_with_its_exact_log_z_unless_temperatures_are_asked_for() -> None:
+    digits, small = load_dataset("digits"), build_model("rbm", (1, 8, 8), hidden_units=4)
+    treatment = treatment_for(None, digits.levels, "binary")
+    assert split_likelihood(small, digits, treatment, "validation").kind == "exact"
+    assert split_likelihood(small, digits, treatment, "validation", temperatures=5).kind == "estimate"

@@ -176,7 +176,7 @@ class GaussianRBM(GenerativeModel):
     def sample(
         self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        """The ends of n Gibbs chains of `sampling_steps` steps from noise with the data's moments, cut off to [0, 1]."""
+        """The ends of n Gibbs chains of `sampling_steps` steps from noise with the data's moments, in [0, 1]."""
         *_, last = self.sample_steps(n, labels, temperature, generator)
         return last
 
