@@ -144,6 +144,22 @@ def test_every_ordering_goes_with_every_mask() -> None:
     assert model.orders[0].tolist() == list(range(9))
 
 
+def test_kept_masks_are_those_of_the_member_and_the_precision_asked_for() -> None:
+    model, images = made((1, 2, 3), **VARIANTS["both"]), all_images((1, 2, 3)).double()
+    for member in (0, 3, 3, 1, 0):
+        expected = logits_by_the_paper(model, images, member)
+        torch.testing.assert_close(in_sequence(model.logits(images, member)[..., 0]), expected)
+    assert model.float().logits(images.float()).dtype == torch.float32
+
+
+def test_a_model_that_has_scored_without_gradients_still_learns() -> None:
+    model, images = made((1, 2, 3), **VARIANTS["one layer"]), all_images((1, 2, 3)).double()
+    with torch.inference_mode():
+        model.log_prob(images)
+    model.loss(Batch(images))["loss"].backward()
+    assert model.output.weight.grad.abs().sum() > 0
+
+
 def test_each_batch_is_learnt_by_one_member_drawn_from_the_global_state() -> None:
     model, x = made((1, 3, 3), hidden_units=(12,), orderings=2, masks=2), all_images((1, 3, 3))[::9]
     members = [-model.member_log_prob_map(x, m).sum() / len(x) for m in range(4)]

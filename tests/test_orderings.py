@@ -129,7 +129,7 @@ def test_what_is_given_is_taken_in_its_order() -> None:
 
 
 def test_a_mask_acts_in_the_call_and_leaves_the_weights() -> None:
-    layer, mask = MaskedLinear(5, 4), torch.rand(4, 5) < 0.5
+    layer, mask = MaskedLinear(5, 4), (torch.rand(4, 5) < 0.5).float()
     before = layer.weight.detach().clone()
     x = torch.randn(7, 5)
     y = layer(x, mask)
@@ -138,7 +138,7 @@ def test_a_mask_acts_in_the_call_and_leaves_the_weights() -> None:
     torch.testing.assert_close(y, expected)
     y.square().sum().backward()
     assert torch.equal(layer.weight, before) and before.all()
-    assert torch.equal(layer.weight.grad != 0, mask)
+    assert torch.equal(layer.weight.grad != 0, mask.bool())
 
 
 @pytest.mark.parametrize(("units", "dimensions"), [(24, 9), (8, 9), (3, 9), (5, 2), (4, 1), (1000, 784)])

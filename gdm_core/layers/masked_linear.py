@@ -18,8 +18,7 @@ class MaskedLinear(nn.Linear):
     """`nn.Linear` with a mask (out, in) for each call."""
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """x (N, in) -> (N, out)."""
-        mask = mask.to(self.weight.dtype)  # once: a product with booleans converts them forwards and backwards
+        """x (N, in) -> (N, out). The mask has the weight's dtype: booleans would be converted in every call."""
         return functional.linear(x, self.weight * mask, self.bias)
 
 

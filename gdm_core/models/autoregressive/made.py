@@ -71,6 +71,7 @@ class MADE(OrderingEnsemble):
         for layer, units in enumerate(hidden_units):
             degrees = spread_degrees(masks, units, inputs, seeded_generator(ensemble_seed, "degrees", layer))
             self.register_buffer(f"degrees_{layer}", degrees, persistent=False)
+        self._kept: tuple[tuple[int, torch.dtype, torch.device], list[Tensor]] | None = None
 
     def degrees(self, member: int) -> list[Tensor]:
         """The degrees of the inputs (D,) and of every hidden layer (units,) in a member."""
@@ -79,15 +80,33 @@ class MADE(OrderingEnsemble):
 
     def logits(self, x: Tensor, member: int = 0) -> Tensor:
         """The logits of p_m(x_d | predecessors in its order), (N, C, H, W, 1) or (..., levels)."""
-        v, degrees, parameters = in_sequence(x), self.degrees(member), self.distribution.parameters
+        v, connections = in_sequence(x), self.connections(member)
         h = v  # (N, D)
-        for layer, before, own in zip(self.hidden, degrees, degrees[1:], strict=False):
-            h = layer(h, own[:, None] >= before).relu()  # (N, units)
-        place = degrees[0].repeat_interleave(parameters)[:, None]  # of every output, (D * parameters, 1)
-        y = self.output(h, place > degrees[-1])
+        for layer, mask in zip(self.hidden, connections, strict=False):
+            h = layer(h, mask).relu()  # (N, units)
+        y = self.output(h, connections[len(self.hidden)])
         if self.direct is not None:
-            y = y + self.direct(v, place > degrees[0])
-        return in_images(y.unflatten(1, (-1, parameters)), self.data_shape)
+            y = y + self.direct(v, connections[-1])
+        return in_images(y.unflatten(1, (-1, self.distribution.parameters)), self.data_shape)
+
+    def connections(self, member: int) -> list[Tensor]:
+        """The mask (out, in) of each hidden layer, of the output and of the direct connections, in a member.
+
+        Those of the member asked for last are kept: a model of one member makes its masks once, not for every batch.
+        """
+        weight = self.output.weight
+        key = (member, weight.dtype, weight.device)
+        if self._kept is None or self._kept[0] != key:
+            with torch.inference_mode(False):  # kept ones are also learnt through
+                self._kept = key, [mask.to(weight.dtype) for mask in self._masks(member)]
+        return self._kept[1]
+
+    def _masks(self, member: int) -> list[Tensor]:
+        degrees = self.degrees(member)
+        place = degrees[0].repeat_interleave(self.distribution.parameters)[:, None]  # of every output
+        hidden = [own[:, None] >= before for before, own in zip(degrees, degrees[1:], strict=False)]
+        direct = [] if self.direct is None else [place > degrees[0]]
+        return [*hidden, place > degrees[-1], *direct]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The mean of -log p_m, nats per image, of a member drawn for the batch: on average an upper bound."""
