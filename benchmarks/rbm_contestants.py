@@ -37,7 +37,7 @@ class Images:
         return len(self.images)
 
     def batch(self, rows: Tensor, epoch: int) -> Batch:
-        return Batch(self.images[rows])
+        return Batch(self.images.index_select(0, rows))
 
 
 def binarised_mnist() -> dict[str, Tensor] | None:
