@@ -19,13 +19,15 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
 State = TypeVar("State")  # of n chains at once, whatever it is made of
+Result = TypeVar("Result")
+Steps = Generator[int, None, Result]  # yields how many chains have just taken a step, and returns what it found
 
 
 class Tempered(Protocol[State]):
@@ -73,7 +75,15 @@ def anneal(family: Tempered[State], n: int, betas: Tensor, generator: torch.Gene
     return deque(annealing(family, n, betas, generator), maxlen=1)[0]
 
 
-@torch.no_grad()
+def outcome(steps: Generator[object, None, Result]) -> Result:
+    """What work found that nobody watches."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
 def anneal_backwards(
     family: Tempered[State], state: State, betas: Tensor, generator: torch.Generator | None = None
 ) -> Tensor:
@@ -81,14 +91,22 @@ def anneal_backwards(
 
     That holds for exact draws only; ends of long chains give a number that bounds nothing.
     """
+    return outcome(annealing_backwards(family, state, betas, generator))
+
+
+@torch.no_grad()
+def annealing_backwards(
+    family: Tempered[State], state: State, betas: Tensor, generator: torch.Generator | None
+) -> Steps[Tensor]:
+    """`anneal_backwards`, a temperature at a time."""
     log_w = family.base_log_partition().clone()
     for colder, warmer in itertools.pairwise(betas.flip(0).tolist()):
         state = family.step(state, colder, generator)
         log_w = log_w + family.log_density(state, colder) - family.log_density(state, warmer)
+        yield len(log_w)
     return log_w
 
 
-@torch.no_grad()
 def annealed_log_prob(
     family: Tempered[State], state: State, betas: Tensor, generator: torch.Generator | None = None
 ) -> Tensor:
@@ -98,8 +116,17 @@ def annealed_log_prob(
 
         w = exp(f_0(s_0)) / Z_0 prod_{k=K..1} exp(f_{beta_k}(s_k) - f_{beta_k}(s_{k-1})),    s_{k-1} ~ T_k(. | s_k)
     """
+    return outcome(annealing_log_prob(family, state, betas, generator))
+
+
+@torch.no_grad()
+def annealing_log_prob(
+    family: Tempered[State], state: State, betas: Tensor, generator: torch.Generator | None
+) -> Steps[Tensor]:
+    """`annealed_log_prob`, a temperature at a time."""
     log_w = -family.base_log_partition()
     for beta in betas[1:].flip(0).tolist():
         before, state = family.log_density(state, beta), family.step(state, beta, generator)
         log_w = log_w + before - family.log_density(state, beta)
+        yield len(log_w)
     return log_w + family.log_density(state, 0.0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gdm_core.annealing import anneal, anneal_backwards, annealed_log_prob
 from gdm_core.contract import GenerativeModel
-from gdm_core.likelihoods import annealing_report
+from gdm_core.likelihoods import annealing_report, annealing_report_steps
 from gdm_core.likelihoods.log_partition import annealing_schedule, log_partition, standard_schedule
 from gdm_core.randomness import seeded_generator
 from gdm_core.registry import build_model
@@ -164,9 +164,30 @@ def test_the_report_encloses_what_is_true() -> None:
 
 
 def test_from_ends_of_chains_the_report_promises_no_bound() -> None:
-    model = machine((1, 5, 5), 20)
+    model = machine((1, 5, 5), 21)
     found = annealing_report(model, model.sample(3), 20, chains=10, chains_per_image=2)
     assert not found.backwards_is_bound and found.exact is None and found.conservative.shape == (3,)
+
+
+def test_the_report_can_be_watched_and_is_the_same() -> None:
+    model, shares = machine((1, 3, 3), 4), []
+    images = all_images(model.data_shape)[:5]
+
+    def watched():
+        steps = annealing_report_steps(model, images, 41, chains=10, chains_per_image=3)
+        while True:
+            try:
+                shares.append(next(steps))
+            except StopIteration as end:
+                return end.value
+
+    found, alone = watched(), annealing_report(model, images, 41, chains=10, chains_per_image=3)
+    for mine, other in ((found.forwards.log_weights, alone.forwards.log_weights),
+                        (found.backwards.log_weights, alone.backwards.log_weights),
+                        (found.conservative, alone.conservative), (found.optimistic, alone.optimistic)):  # fmt: skip
+        assert torch.equal(mine, other)
+    assert shares == sorted(shares) and 0.95 < shares[-1] <= 1  # 40 forwards, 10 coarser, 40 backwards, 40 from images
+    assert len(shares) == 40 + 10 + 40 + 40 and shares[0] == pytest.approx(1 / 40 * 10 / (21.25 + 15))
 
 
 def test_a_model_without_such_an_annealing_is_refused() -> None:

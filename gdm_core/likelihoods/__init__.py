@@ -1,10 +1,15 @@
 """Which number, of which kind: exact, bound, estimate."""
 
-from gdm_core.likelihoods.annealing_report import AnnealingReport, annealing_report
+from gdm_core.likelihoods.annealing_report import (
+    AnnealingReport,
+    annealing_report,
+    annealing_report_steps,
+    anneals_over_images,
+)
 from gdm_core.likelihoods.likelihood import Likelihood, bits_per_dimension, likelihood
 from gdm_core.likelihoods.log_partition import LogPartition, log_partition
 
 __all__ = [
-    "AnnealingReport", "Likelihood", "LogPartition", "annealing_report", "bits_per_dimension", "likelihood",
-    "log_partition",
+    "AnnealingReport", "Likelihood", "LogPartition", "annealing_report", "annealing_report_steps",
+    "anneals_over_images", "bits_per_dimension", "likelihood", "log_partition",
 ]  # fmt: skip

@@ -14,15 +14,22 @@ References: "Sandwiching the marginal likelihood using bidirectional Monte Carlo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from gdm_core.annealing import TemperedImages, anneal_backwards, annealed_log_prob
-from gdm_core.contract import Energy, Enumerates, GenerativeModel, Samples, has
-from gdm_core.likelihoods.log_partition import LogPartition, from_log_weights, inverse_temperatures, log_partition
+from gdm_core.annealing import Steps, TemperedImages, annealing_backwards, annealing_log_prob, outcome
+from gdm_core.contract import Energy, GenerativeModel, Samples, SamplesStepwise, has
+from gdm_core.likelihoods.log_partition import (
+    LogPartition,
+    annealing_log_partition,
+    from_log_weights,
+    inverse_temperatures,
+    is_soon_enumerated,
+    log_partition,
+)  # fmt: skip
 from gdm_core.randomness import seeded_generator
 
 MOST_STATES = 16  # binary pixels up to which all images are written down, so that draws are exact
@@ -45,7 +52,6 @@ class AnnealingReport:
         return (self.optimistic.mean() - self.conservative.mean()).item()
 
 
-@torch.no_grad()
 def annealing_report(
     model: GenerativeModel,
     images: Tensor,
@@ -58,24 +64,56 @@ def annealing_report(
 
     Raises ValueError for a model whose annealing does not run over images, and for bad temperatures.
     """
-    family = model.tempered() if hasattr(type(model), "tempered") else None
-    if not isinstance(family, TemperedImages) or not has(model, Energy):
+    return outcome(annealing_report_steps(model, images, temperatures, chains, chains_per_image, seed))
+
+
+def anneals_over_images(model: GenerativeModel) -> bool:
+    """Whether there is a report: its annealed chains can start at images, and it knows their energies."""
+    return has(model, Energy) and hasattr(type(model), "tempered") and isinstance(model.tempered(), TemperedImages)
+
+
+def annealing_report_steps(
+    model: GenerativeModel,
+    images: Tensor,
+    temperatures: int | Sequence[float] | Tensor = 2000,
+    chains: int = 100,
+    chains_per_image: int = 10,
+    seed: int = 0,
+) -> Generator[float, None, AnnealingReport]:
+    """`annealing_report`, yielding the share of the work that is done after every temperature."""
+    if not anneals_over_images(model):
         raise ValueError(f"{type(model).__name__} does not anneal over images, so there is nothing to compare")
     betas = inverse_temperatures(temperatures)
-    forwards = log_partition(model, betas, chains, seeded_generator(seed, "log partition"), method="annealed")
-    draws, exact = _draws(model, chains, seed)
-    upwards = anneal_backwards(family, family.at_images(draws), betas, seeded_generator(seed, "backwards"))
-    start = family.at_images(model.check_images(images).repeat_interleave(chains_per_image, 0))
-    log_w = annealed_log_prob(family, start, betas, seeded_generator(seed, "from images"))
+    steps, done = _steps(model, model.check_images(images), betas, chains, chains_per_image, seed), 0
+    whole = (len(betas) - 1) * (2.125 * chains + len(images) * chains_per_image)  # the eighth: the coarser schedule
+    while True:
+        try:
+            done += next(steps)
+        except StopIteration as end:
+            return end.value
+        yield min(1.0, done / whole)
+
+
+@torch.no_grad()
+def _steps(
+    model: GenerativeModel, images: Tensor, betas: Tensor, chains: int, chains_per_image: int, seed: int
+) -> Steps[AnnealingReport]:
+    family = model.tempered()
+    forwards = yield from annealing_log_partition(model, betas, chains, seeded_generator(seed, "log partition"))
+    draws, exact = yield from _draws(model, chains, seed)
+    generator = seeded_generator(seed, "backwards")
+    upwards = yield from annealing_backwards(family, family.at_images(draws), betas, generator)
+    start = family.at_images(images.repeat_interleave(chains_per_image, 0))
+    log_w = yield from annealing_log_prob(family, start, betas, seeded_generator(seed, "from images"))
     conservative = log_w.view(len(images), chains_per_image).logsumexp(1) - math.log(chains_per_image)
     optimistic = -model.energy(images).double() - forwards.value
     return AnnealingReport(
         forwards, _upside_down(from_log_weights(-upwards, len(betas))), exact, optimistic.cpu(), conservative.cpu(),
-        log_partition(model, method="exact") if _enumerable(model) else None,
+        log_partition(model, method="exact") if is_soon_enumerated(model) else None,
     )  # fmt: skip
 
 
-def _draws(model: GenerativeModel, n: int, seed: int) -> tuple[Tensor, bool]:
+def _draws(model: GenerativeModel, n: int, seed: int) -> Steps[tuple[Tensor, bool]]:
     """n draws of the model and whether they are exact: from a table of all images, else the ends of its chains."""
     generator = seeded_generator(seed, "draws")
     if model.pixels == "binary" and model.dimensions <= MOST_STATES:
@@ -85,7 +123,14 @@ def _draws(model: GenerativeModel, n: int, seed: int) -> tuple[Tensor, bool]:
         return images[rows.to(images.device)], True
     if not has(model, Samples):
         raise ValueError(f"{type(model).__name__} cannot sample, so annealing backwards has nowhere to start")
-    return model.sample(n, generator=generator), False
+    if not has(model, SamplesStepwise):
+        return model.sample(n, generator=generator), False
+    steps = model.sample_steps(n, generator=generator)
+    images = next(steps)
+    for step in steps:
+        images = step
+        yield 0
+    return images, False
 
 
 def _upside_down(found: LogPartition) -> LogPartition:
@@ -95,6 +140,3 @@ def _upside_down(found: LogPartition) -> LogPartition:
         found.effective_sample_size, -found.log_weights,
     )  # fmt: skip
 
-
-def _enumerable(model: GenerativeModel) -> bool:
-    return has(model, Enumerates) and model.enumerable_units() <= MOST_STATES

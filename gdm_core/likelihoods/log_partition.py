@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gdm_core.annealing import annealing
+from gdm_core.annealing import Steps, annealing, outcome
 from gdm_core.contract import Anneals, Enumerates, GenerativeModel, has
 
 MOST_UNITS_BY_DEFAULT = 20  # 2^20 states: a second beside 64 pixels, ten beside 784
@@ -72,15 +72,23 @@ def log_partition(
     if method not in ("auto", "annealed", "exact"):
         raise ValueError(f"method must be auto, annealed or exact, got {method!r}")
     betas = inverse_temperatures(DEFAULT_TEMPERATURES if temperatures is None else temperatures)
-    if chains < 2:
-        raise ValueError(f"chains must be at least 2 for an interval, got {chains}")
+    _check_chains(chains)
     if method == "exact" or (method == "auto" and temperatures is None and is_soon_enumerated(model)):
         return _enumerated(model)
+    return outcome(annealing_log_partition(model, betas, chains, generator))
+
+
+def annealing_log_partition(
+    model: GenerativeModel, betas: Tensor, chains: int, generator: torch.Generator | None
+) -> Steps[LogPartition]:
+    """The annealed log Z with what speaks against it, a temperature at a time."""
+    _check_chains(chains)
     if not has(model, Anneals):
         raise ValueError(f"{type(model).__name__} has no anneal(), so its log Z cannot be estimated by annealing")
-    found = _annealed(model, betas, chains, generator)
+    found = yield from _annealed(model, betas, chains, generator)
     coarse = torch.cat([betas[:-1:COARSER], betas[-1:]])
-    return replace(found, doubt=_doubt(found, _annealed(model, coarse, max(2, chains // 2), generator)))
+    other = yield from _annealed(model, coarse, max(2, chains // 2), generator)
+    return replace(found, doubt=_doubt(found, other))
 
 
 def is_soon_enumerated(model: GenerativeModel) -> bool:
@@ -89,12 +97,13 @@ def is_soon_enumerated(model: GenerativeModel) -> bool:
 
 
 @torch.no_grad()
-def _annealed(model: Anneals, betas: Tensor, chains: int, generator: torch.Generator | None) -> LogPartition:
+def _annealed(model: Anneals, betas: Tensor, chains: int, generator: torch.Generator | None) -> Steps[LogPartition]:
     every, trace, moments = max(1, (len(betas) - 1) // TRACE), [], []
     for step, log_w in enumerate(annealing(model.tempered(), chains, betas, generator), 1):
         if step % every == 0 or step == len(betas) - 1:
             trace.append(log_w.cpu().clone())
             moments.append(betas[step])
+        yield chains
     found = from_log_weights(trace[-1], len(betas))
     return replace(found, trace=torch.stack(trace), trace_betas=torch.stack(moments))
 
@@ -167,6 +176,11 @@ def _enumerated(model: GenerativeModel) -> LogPartition:
         raise ValueError(f"{type(model).__name__} has no exact_log_partition(), so its log Z cannot be enumerated")
     value = model.exact_log_partition().item()
     return LogPartition(value, value, value, "exact")
+
+
+def _check_chains(chains: int) -> None:
+    if chains < 2:
+        raise ValueError(f"chains must be at least 2 for an interval, got {chains}")
 
 
 def inverse_temperatures(temperatures: int | Sequence[float] | Tensor) -> Tensor:
