@@ -15,6 +15,7 @@ from gdm_core.anomaly import (
     Calibration,
     auroc,
     calibrate,
+    fit_map_scale,
     get_scorer,
     list_scorers,
     map_images,
@@ -214,10 +215,53 @@ def test_calibration_makes_the_round_trip() -> None:
         assert all(torch.equal(again.scores[name], values) for name, values in calibration.scores.items())
         assert torch.equal(again.map_scale.threshold, calibration.map_scale.threshold)
         assert torch.equal(again.map_scale.begin, calibration.map_scale.begin)
+        assert again.further_scales.keys() == calibration.further_scales.keys()
+        assert ("gradient" in again.further_scales) == (kind is Quadratic)
+        for name, scale in calibration.further_scales.items():
+            assert torch.equal(again.further_scales[name].threshold, scale.threshold)
+            assert torch.equal(again.further_scales[name].begin, scale.begin)
     with pytest.raises(ValueError, match="not the tensors of a calibration: wrong"):
         Calibration.from_tensors({"wrong": torch.zeros(1)})
     with pytest.raises(ValueError, match="not calibrated for scorer 'critic'"):
         calibrate(Raster(), binary_images(3)).scores_of("critic")
+
+
+def test_calibrations_of_before_there_were_several_maps_still_load() -> None:
+    model, x = Quadratic(), binary_images(30)
+    now = calibrate(model, x)
+    tensors = {name: value for name, value in now.to_tensors().items() if not name.startswith("map.gradient.")}
+    assert {name for name in tensors if name.startswith("map.")} == {"map.begin", "map.threshold"}
+    before = Calibration.from_tensors(tensors)
+    assert [method.name for method in before.scaled_maps(model)] == ["model_surprise"]
+    assert [method.name for method in now.scaled_maps(model)] == ["model_surprise", "gradient"]
+    assert torch.equal(before.map_scale.threshold, now.map_scale.threshold)
+    without = {name: value for name, value in tensors.items() if not name.startswith("map.")}
+    assert Calibration.from_tensors(without).scaled_maps(model) == {}
+    for torn in ("map.begin", "map.gradient.threshold"):
+        with pytest.raises(ValueError, match="not the tensors of a calibration"):
+            Calibration.from_tensors({name: value for name, value in now.to_tensors().items() if name != torn})
+
+
+def test_calibration_makes_each_heat_map_once_and_its_numbers_are_those_of_scoring() -> None:
+    """The score of the strangest pixels is made of the map whose scale is fitted."""
+    model, x, calls = Quadratic(), binary_images(12), []
+    model.surprise_map = lambda image: calls.append(len(image)) or Quadratic.surprise_map(model, image)
+    calibration = calibrate(model, x)
+    assert calls == [1] * 12
+    assert torch.equal(calibration.scores_of("peak"), score_images(model, "peak", x))
+    assert torch.equal(calibration.map_scale.threshold, fit_map_scale(map_images(model, x)).threshold)
+    assert list(calibration.scores) == [entry.name for entry in scorers_for(model)]
+    calls.clear()
+    assert list(calibrate(model, x, [get_scorer("energy")]).scores) == ["energy"] and len(calls) == 12
+    with pytest.raises(ValueError, match="needs Discriminates, which Raster"):
+        calibrate(Raster(), x, [get_scorer("critic")])
+
+
+def test_an_energy_is_called_free_where_hidden_units_are_summed_out() -> None:
+    energy = get_scorer("energy")
+    assert (energy.name, energy.label_for(model_class("deep_energy"))) == ("energy", "energy")
+    assert energy.label_for(model_class("rbm")) == energy.label_for(build_model("label_rbm", SHAPE)) == "free energy"
+    assert get_scorer("peak").label_for(model_class("rbm")) == "strangest pixels"
 
 
 def test_calibration_refuses_what_it_cannot_use() -> None:

@@ -8,22 +8,39 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gdm_core.anomaly.gradient import gain_of_inverting, name_energy
 from gdm_core.anomaly.one_by_one import one_by_one
-from gdm_core.contract import GenerativeModel, PixelLikelihood, Reconstructs, SurpriseMap, has
+from gdm_core.contract import (
+    Energy,
+    GenerativeModel,
+    PixelLikelihood,
+    Reconstructs,
+    SurpriseMap,
+    UnnormalisedBound,
+    has,
+)
 
 
 @dataclass(frozen=True)
 class MapMethod:
-    """A way to a per-pixel surprise: called with (model, x) it gives (N, H, W), higher = stranger."""
+    """A way to a per-pixel surprise: called with (model, x) it gives (N, H, W), higher = stranger.
+
+    It applies to a model that has any of the capabilities in `needs`; `word` is short for `label`.
+    """
 
     name: str
+    word: str
     label: str
     description: str
-    needs: type
+    needs: tuple[type, ...]
     measure: Callable[[GenerativeModel, Tensor], Tensor]
 
     def __call__(self, model: GenerativeModel, x: Tensor) -> Tensor:
         return self.measure(model, x)
+
+    def label_for(self, model: GenerativeModel | type[GenerativeModel]) -> str:
+        """The label, as the energy of this model is called."""
+        return name_energy(self.label, model)
 
 
 def pixel_surprise(model: PixelLikelihood, x: Tensor) -> Tensor:
@@ -49,34 +66,47 @@ def reconstruction_error(model: Reconstructs, x: Tensor) -> Tensor:
     return (x - r).square().sum(1)
 
 
-MAP_METHODS = (
+SURPRISES = (  # of these a model has the first that it can make
     MapMethod(
-        "pixel_surprise", "surprise of each pixel",
+        "pixel_surprise", "surprise", "surprise of each pixel",
         "-log p(pixel | the pixels before it), in nats; a pixel can only be surprising given what came before it.",
-        PixelLikelihood, pixel_surprise,
+        (PixelLikelihood,), pixel_surprise,
     ),
     MapMethod(
-        "model_surprise", "surprise of each pixel", "The model's own surprise of each pixel.",
-        SurpriseMap, model_surprise,
+        "model_surprise", "surprise", "surprise of each pixel",
+        "The model's own surprise of each pixel, given all the others.", (SurpriseMap,), model_surprise,
     ),
     MapMethod(
-        "reconstruction_error", "reconstruction error of each pixel",
+        "reconstruction_error", "reconstruction error", "reconstruction error of each pixel",
         "How badly each pixel is given back: cross-entropy in nats for binary pixels, squared error for others.",
-        Reconstructs, reconstruction_error,
+        (Reconstructs,), reconstruction_error,
     ),
+)  # fmt: skip
+GRADIENT = MapMethod(
+    "gradient", "gradient", "gradient of the energy",
+    "How far the energy would fall if this pixel alone were inverted, judged by its slope at the image, in nats.",
+    (Energy, UnnormalisedBound), gain_of_inverting,
 )  # fmt: skip
 
 
+def maps_for(model: GenerativeModel | type[GenerativeModel]) -> list[MapMethod]:
+    """The heat maps a model has: the first of SURPRISES that it can make, and the gradient of its energy."""
+    able = [method for method in (*SURPRISES, GRADIENT) if any(has(model, one) for one in method.needs)]
+    return [method for place, method in enumerate(able) if place == 0 or method is GRADIENT]
+
+
 def map_for(model: GenerativeModel | type[GenerativeModel]) -> MapMethod | None:
-    """The best map a model has: exact per-pixel likelihood, else its own map, else the reconstruction error."""
-    return next((method for method in MAP_METHODS if has(model, method.needs)), None)
+    """The map a model shows unasked, None where it has none."""
+    return next(iter(maps_for(model)), None)
 
 
-def map_images(model: GenerativeModel, x: Tensor) -> Tensor:
-    """Raw surprise maps (N, H, W) float64 on the CPU, each image by itself; ValueError where the model has none."""
-    method = map_for(model)
+def map_images(model: GenerativeModel, x: Tensor, method: MapMethod | None = None) -> Tensor:
+    """Raw maps (N, H, W) float64 on the CPU, each image by itself, by the first of `maps_for` where no method is
+    given. ValueError where the model has none.
+    """
+    method = map_for(model) if method is None else method
     if method is None:
-        needed = ", ".join(method.needs.__name__ for method in MAP_METHODS)
+        needed = ", ".join(capability.__name__ for one in (*SURPRISES, GRADIENT) for capability in one.needs)
         raise ValueError(f"{type(model).__name__} has no per-pixel map: it needs one of {needed}")
     if not len(x):
         return torch.empty(0, *model.data_shape[1:], dtype=torch.float64)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gdm_core.anomaly.complexity import code_length
+from gdm_core.anomaly.gradient import name_energy
 from gdm_core.anomaly.maps import map_for, reconstruction_error
 from gdm_core.anomaly.one_by_one import one_by_one
 from gdm_core.contract import (
@@ -31,34 +32,45 @@ BOUND_DRAWS = 64
 PEAK_SHARE = 0.05
 
 Measure = Callable[[GenerativeModel, Tensor], Tensor]
+MapMeasure = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """A registered score. It applies to a model that has any of the capabilities in `needs`."""
+    """A registered score. It applies to a model that has any of the capabilities in `needs`.
+
+    `measure` is asked with (model, x), or where the score is `of_map` with the first of the model's heat maps.
+    """
 
     name: str
     label: str
     description: str
     needs: tuple[type, ...]
-    measure: Measure
+    measure: Measure | MapMeasure
+    of_map: bool = False
 
     def __call__(self, model: GenerativeModel, x: Tensor) -> Tensor:
         """Scores (N,) of x (N, C, H, W), higher = stranger."""
-        return self.measure(model, x)
+        return self.measure(map_for(model)(model, x)) if self.of_map else self.measure(model, x)
+
+    def label_for(self, model: GenerativeModel | type[GenerativeModel]) -> str:
+        """The label, as the energy of this model is called."""
+        return name_energy(self.label, model)
 
 
 _scorers: dict[str, Scorer] = {}
 
 
-def scorer(name: str, *needs: type, label: str) -> Callable[[Measure], Measure]:
+def scorer(
+    name: str, *needs: type, label: str, of_map: bool = False
+) -> Callable[[Measure | MapMeasure], Measure | MapMeasure]:
     """Register a function as a scorer; the first line of its docstring is the description shown to users."""
 
-    def decorate(measure: Measure) -> Measure:
+    def decorate(measure: Measure | MapMeasure) -> Measure | MapMeasure:
         if name in _scorers:
             raise ValueError(f"a scorer named {name!r} is registered already")
         description = (measure.__doc__ or label).strip().splitlines()[0]
-        _scorers[name] = Scorer(name, label, description, needs, measure)
+        _scorers[name] = Scorer(name, label, description, needs, measure, of_map)
         return measure
 
     return decorate
@@ -111,9 +123,9 @@ def negative_bound(model: GenerativeModel, x: Tensor) -> Tensor:
     return math.log(len(weights)) - weights.logsumexp(0)
 
 
-@scorer("energy", Energy, label="free energy")
-def free_energy(model: Energy, x: Tensor) -> Tensor:
-    """How unlikely the image is, up to a constant: -log p(x) - log Z, in nats."""
+@scorer("energy", Energy, label="energy")
+def energy(model: Energy, x: Tensor) -> Tensor:
+    """How unlikely the image is, up to a constant: -log p(x) - log Z, in nats; free where there are hidden units."""
     return model.energy(x)
 
 
@@ -129,10 +141,10 @@ def critic(model: Discriminates, x: Tensor) -> Tensor:
     return -model.critic(x)
 
 
-@scorer("peak", PixelLikelihood, SurpriseMap, Reconstructs, label="strangest pixels")
-def peak(model: GenerativeModel, x: Tensor) -> Tensor:
+@scorer("peak", PixelLikelihood, SurpriseMap, Reconstructs, label="strangest pixels", of_map=True)
+def peak(surprise: Tensor) -> Tensor:
     """How strange the strangest pixels are: the mean of the top 5 % of the per-pixel map, for small defects."""
-    surprise = map_for(model)(model, x).flatten(1)  # (N, H W)
+    surprise = surprise.flatten(1)  # (N, H W)
     return surprise.topk(max(1, round(PEAK_SHARE * surprise.shape[1])), dim=1).values.mean(1)
 
 

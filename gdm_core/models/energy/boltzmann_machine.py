@@ -24,15 +24,17 @@ from gdm_core.annealing import anneal
 from gdm_core.contract import GenerativeModel, Phase, TrainingConfig
 from gdm_core.layers.sampling_arguments import check_completion, draw_uniforms
 from gdm_core.models.energy.learning.boltzmann_learning import PersistentLearning
-from gdm_core.models.energy.partition.tempered_boltzmann_machine import TemperedBoltzmannMachine, log_sums_given_images
+from gdm_core.models.energy.partition.tempered_boltzmann_machine import (
+    MEAN_FIELD_SCANS,
+    TemperedBoltzmannMachine,
+    log_sums_given_images,
+)
 from gdm_core.models.energy.partition.tempered_rbm import bernoulli, softplus
 from gdm_core.models.energy.partition.unit_sums import layers_to_sum, log_sum_of_units
 from gdm_core.models.energy.sampling.chain_moments import moments
 from gdm_core.models.energy.sampling.gibbs_scan import Units, blocks_of, gibbs_scan, mean_field_scan
 from gdm_core.models.energy.unit_pairs import symmetric, unconnected_pairs
 from gdm_core.registry import register
-
-MEAN_FIELD_SCANS = 10  # of the hidden units given an image
 
 
 @register("boltzmann_machine", family="energy", paper="Ackley, Hinton and Sejnowski, 1985")

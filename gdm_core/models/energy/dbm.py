@@ -125,9 +125,11 @@ class DeepBoltzmannMachine(GenerativeModel):
             total = total + (torch.special.entr(above) + torch.special.entr(1 - above)).sum(1, dtype=torch.float64)
         return total
 
-    @torch.no_grad()
     def unnormalised_bound(self, x: Tensor, k: int, generator: torch.Generator | None = None) -> Tensor:
-        """The bound on log p(x) + log Z at the mean-field fixed point, (N,); nothing is drawn, k plays no part."""
+        """The bound on log p(x) + log Z at the mean-field fixed point, (N,); nothing is drawn, k plays no part.
+
+        Its slope in x is taken at fixed means, where it is that of the bound: these maximise it.
+        """
         return self.bound_at(self.mean_field(self.as_vectors(self.check_images(x))))
 
     # --- learning ---

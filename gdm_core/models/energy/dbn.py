@@ -150,9 +150,10 @@ class DeepBeliefNetwork(GenerativeModel):
 
     # --- the bound and its constant ---
 
-    @torch.no_grad()
     def unnormalised_bound(self, x: Tensor, k: int, generator: torch.Generator | None = None) -> Tensor:
-        """The mean over k guesses h ~ q of log p(x, ..., h_{L-2} | h_{L-1}) - F(h_{L-1}) - log q(h | x), (N,)."""
+        """The mean over k guesses h ~ q of log p(x, ..., h_{L-2} | h_{L-1}) - F(h_{L-1}) - log q(h | x), (N,).
+
+        Its slope in x is taken at fixed guesses."""
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
         v = self.as_vectors(self.check_images(x))

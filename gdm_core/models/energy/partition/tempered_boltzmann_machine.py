@@ -20,7 +20,7 @@ from torch import Tensor
 from gdm_core.annealing import anneal
 from gdm_core.models.energy.partition.tempered_rbm import bernoulli, softplus
 from gdm_core.models.energy.partition.unit_sums import log_sums_of_units
-from gdm_core.models.energy.sampling.gibbs_scan import Units, gibbs_scan
+from gdm_core.models.energy.sampling.gibbs_scan import Units, gibbs_scan, mean_field_scan
 from gdm_core.randomness import seeded_generator
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MOST_ENUMERATED = 20  # connected hidden units; as many as log Z is enumerated for unasked
 TEMPERATURES, CHAINS = 100, 20  # of the free energy of an image with more
+MEAN_FIELD_SCANS = 10  # of the hidden units given an image
 
 
 class Chains(NamedTuple):
@@ -114,7 +115,7 @@ def log_sums_given_images(units: Units) -> Tensor:
     """log sum_h exp(a'h + h'Jh / 2) for each of N biases a (N, hidden): (N,). Exact up to 20 units, or without J.
 
     Beyond, an estimate whose exponential is right on average, so that it is on average too small itself; the same at
-    every call.
+    every call. Its slope in a is that of the mean-field bound, the means of h: the estimate has none of its own.
     """
     independent = softplus(units.bias).sum(1)
     if not any(block.connected for block in units.blocks):
@@ -124,4 +125,12 @@ def log_sums_given_images(units: Units) -> Tensor:
     betas = torch.linspace(0, 1, TEMPERATURES, dtype=torch.float64)
     family = TemperedPosterior(units, CHAINS)
     log_w = anneal(family, CHAINS * len(units.bias), betas, seeded_generator(0, "hidden units given an image"))
-    return independent + (log_w.view(CHAINS, -1).logsumexp(0) - math.log(CHAINS)).to(independent.dtype)
+    estimate = independent + (log_w.view(CHAINS, -1).logsumexp(0) - math.log(CHAINS)).to(independent.dtype)
+    return _with_slope(estimate, units) if units.bias.requires_grad else estimate
+
+
+def _with_slope(estimate: Tensor, units: Units) -> Tensor:
+    means = torch.sigmoid(units.bias.detach())
+    for _ in range(MEAN_FIELD_SCANS):
+        means = mean_field_scan(units, means)
+    return estimate.detach() + ((units.bias - units.bias.detach()) * means).sum(1)  # nothing is added but a slope
