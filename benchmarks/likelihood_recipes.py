@@ -68,7 +68,7 @@ SMALL = [
     Recipe("made", {"hidden_units": (1000,)}, 100, 1e-3, passes={"fixed": 25, "dynamic": 150}),
     Recipe("eonade", {"hidden_units": 500, "orderings": 8}, 100, 1e-3, passes=_both(500)),
     Recipe("pixel_cnn", {"channels": 16, "blocks": 5}, 16, 2e-3),
-    Recipe("gated_pixel_cnn", {"channels": 24, "blocks": 4}, 16, 2e-3),
+    Recipe("gated_pixel_cnn", {"channels": 16, "blocks": 4, "dropout": 0.0}, 16, 2e-3),
     Recipe("pixel_cnn_plus_plus", {"channels": 16, "blocks": 1, "dropout": 0.0, **BINARY}, 16, 2e-3),
     Recipe("pixel_rnn", {"kind": "row_lstm", "channels": 16, "layers": 2}, 16, 3e-3, variant="row LSTM"),
     Recipe("pixel_rnn", {"channels": 16, "layers": 1}, 16, 3e-3, variant="diagonal BiLSTM"),
