@@ -14,7 +14,8 @@ from dashboard.choices import best_of_each, pick_model, say_if_gone, version_nam
 from dashboard.live import say_how_to_begin, show_running
 from dashboard.page import PAGES, boundary, link, plain
 from dashboard.tables import run_name
-from dashboard.views.model_evaluation import show_annealing, show_health
+from dashboard.views.model_evaluation import show_health
+from dashboard.views.model_partition import show_partition
 
 if TYPE_CHECKING:
     from gdm_core.registry import ModelDescription
@@ -51,7 +52,7 @@ def render() -> None:
     with right, boundary():
         _show_files(version)
     with boundary():
-        show_annealing(version)
+        show_partition(version)
     with boundary():
         show_versions(version, [other for other in versions if other.name == version.name])
 

@@ -49,14 +49,14 @@ def show_annealing(version: ModelVersion) -> None:
     log_z = test.get("log_partition", {})
     if "log_weights" not in log_z:
         return
-    st.subheader("How log Z was estimated", anchor=False)
     if log_z["doubt"]:
         st.warning(plain(log_z["doubt"]), icon=":material/warning:")
     st.markdown(
-        f"Annealed importance sampling with {log_z['chains']} chains through {log_z['temperatures']:,} temperatures: "
-        f"log Z = **{log_z['value']:.2f}**, 95 % interval {log_z['low']:.2f} to {log_z['high']:.2f}. Of the chains "
-        f"about **{log_z['effective_sample_size']:.0f}** count. The error of log Z is the same for all images; the "
-        f"spread over test images, ± {test['standard_error']:.2f}, is apart from it."
+        f"Its evaluation: annealed importance sampling with {log_z['chains']} chains through "
+        f"{log_z['temperatures']:,} temperatures: log Z = **{log_z['value']:.2f}**, 95 % interval {log_z['low']:.2f} "
+        f"to {log_z['high']:.2f}. Of the chains about **{log_z['effective_sample_size']:.0f}** count. The error of "
+        f"log Z is the same for all images; the spread over test images, ± {test['standard_error']:.2f}, is apart "
+        "from it."
     )
     left, right = st.columns(2, gap="medium")
     left.plotly_chart(weights_figure(log_z["log_weights"], log_z["value"], log_z["low"], log_z["high"]),
