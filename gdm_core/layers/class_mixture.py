@@ -77,14 +77,18 @@ class ClassMixture(RasterModel):
         logits = self.training_class_logits(x, self._checked_labels(batch.labels, len(x)))
         return {"loss": -self.distribution.log_prob(logits, x).sum() / len(x)}
 
-    def sample_steps(
-        self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> Iterator[Tensor]:
-        """Yield the images after every row; pixels still to come are 0. Classes are `labels` (n,) or drawn evenly."""
+    def draw_inputs(
+        self, n: int, labels: Tensor | None, temperature: float, generator: torch.Generator | None
+    ) -> tuple[Tensor, ...]:
+        """Uniforms (n, C, H, W) and classes (n,): `labels`, or drawn evenly."""
         uniforms = draw_uniforms(self, n, None, temperature, generator)
         if labels is None:
-            labels = self._draw_labels(uniforms.new_zeros(n, self.classes), generator)
-        network = self.class_incremental(self._checked_labels(labels, n))
+            return uniforms, self._draw_labels(uniforms.new_zeros(n, self.classes), generator)
+        return uniforms, self._checked_labels(labels, n)
+
+    def steps_from(self, temperature: float, uniforms: Tensor, labels: Tensor) -> Iterator[Tensor]:
+        """Yield the images that follow from `draw_inputs`, after every row."""
+        network = self.class_incremental(labels)
         yield from sample_in_raster_order(network, self.distribution, uniforms, temperature)
 
     @torch.no_grad()

@@ -63,6 +63,10 @@ class ImageScale(nn.Module):
         self.smaller(new).fill_(False)
         return new
 
+    def is_new(self, row: int, column: int) -> bool:
+        """Whether a pixel is none of the smaller scale."""
+        return self.factor is None or row % self.factor > 0 or column % self.factor > 0
+
     def condition(self, smaller: Tensor | None) -> Tensor | None:
         """What the network is told, (N, features, h, w)."""
         return None if self.upsample is None else self.upsample(smaller)
@@ -80,10 +84,10 @@ class ImageScale(nn.Module):
 class GivenAtScale(Given):
     """What is known of the images of a scale; pixels of the smaller one were drawn there and have no weight here."""
 
-    def __init__(self, x: Tensor, known: Tensor, new: Tensor) -> None:
+    def __init__(self, x: Tensor, known: Tensor, scale: ImageScale) -> None:
         super().__init__(x, known)
-        self.new = new.tolist()
+        self.scale = scale
 
     def take(self, place: tuple[int, int, int], values: Tensor, log_prob: Tensor) -> Tensor:
         row, column, _ = place
-        return super().take(place, values, log_prob if self.new[row][column] else torch.zeros_like(log_prob))
+        return super().take(place, values, log_prob if self.scale.is_new(row, column) else torch.zeros_like(log_prob))

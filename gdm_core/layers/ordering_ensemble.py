@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from gdm_core.contract import GenerativeModel
+from gdm_core.layers.captured_sampling import draw_images
 from gdm_core.layers.orderings import in_order, known_values_come_first, sample_in_orders
 from gdm_core.layers.pixel_distribution import PixelDistribution
 from gdm_core.layers.raster_model import PARTICLES, choose
@@ -32,6 +33,11 @@ class OrderingEnsemble(GenerativeModel):
     orders: Tensor  # (M, D), a member's order each
     logits: Callable[..., Tensor]  # x, member -> the logits of its conditionals, (N, C, H, W, parameters)
     incremental: Callable[..., IncrementalNetwork]  # n, members (n,) -> the same one value after another, in its order
+
+    @property
+    def reads_members(self) -> bool:
+        """Whether `incremental` has to read which members were drawn, so that no two batches are the same work."""
+        return False
 
     @property
     def number_of_members(self) -> int:
@@ -74,15 +80,27 @@ class OrderingEnsemble(GenerativeModel):
         self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw n images (n, C, H, W), each from a member drawn for it; every conditional is tempered alone."""
-        return last(self.sample_steps(n, labels, temperature, generator))
+        inputs = self.draw_inputs(n, labels, temperature, generator)
+        if self.reads_members:
+            return last(self.steps_from(temperature, *inputs))
+        return draw_images(self, self.steps_from, inputs, temperature)
 
     def sample_steps(
         self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Iterator[Tensor]:
         """Yield the images after as many values as a row has, each in the order of its member; others are 0."""
+        yield from self.steps_from(temperature, *self.draw_inputs(n, labels, temperature, generator))
+
+    def draw_inputs(
+        self, n: int, labels: Tensor | None, temperature: float, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """All that differs between one batch of n samples and another: uniforms (n, C, H, W) and members (n,)."""
         uniforms = draw_uniforms(self, n, labels, temperature, generator)
-        members = self.draw_members(uniforms.new_zeros(n, self.number_of_members), generator)
-        network = self.incremental(n, members)
+        return uniforms, self.draw_members(uniforms.new_zeros(n, self.number_of_members), generator)
+
+    def steps_from(self, temperature: float, uniforms: Tensor, members: Tensor) -> Iterator[Tensor]:
+        """Yield the images that follow from `draw_inputs`, as `sample_steps` does."""
+        network = self.incremental(len(uniforms), members)
         yield from sample_in_orders(network, self.distribution, uniforms, self.orders[members], temperature)
 
     def completion_is_exact(self, known: Tensor) -> bool:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from gdm_core.contract import Batch, GenerativeModel
+from gdm_core.layers.captured_sampling import draw_images
 from gdm_core.layers.pixel_distribution import PixelDistribution
 from gdm_core.layers.raster_sampling import Given, IncrementalNetwork, as_they_grew, last, sample_in_raster_order
 from gdm_core.layers.sampling_arguments import check_completion, check_place, draw_uniforms, known_pixels_come_first
@@ -57,14 +58,25 @@ class RasterModel(GenerativeModel):
         self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw n images (n, C, H, W); every conditional is tempered alone."""
-        return last(self.sample_steps(n, labels, temperature, generator))
+        inputs = self.draw_inputs(n, labels, temperature, generator)
+        return draw_images(self, self.steps_from, inputs, temperature)
 
     def sample_steps(
         self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Iterator[Tensor]:
         """Yield the images after every row; pixels still to come are 0."""
-        uniforms = draw_uniforms(self, n, labels, temperature, generator)
-        yield from sample_in_raster_order(self.incremental(n), self.distribution, uniforms, temperature)
+        yield from self.steps_from(temperature, *self.draw_inputs(n, labels, temperature, generator))
+
+    def draw_inputs(
+        self, n: int, labels: Tensor | None, temperature: float, generator: torch.Generator | None
+    ) -> tuple[Tensor, ...]:
+        """All that differs between one batch of n samples and another: here their uniforms (n, C, H, W)."""
+        return (draw_uniforms(self, n, labels, temperature, generator),)
+
+    def steps_from(self, temperature: float, uniforms: Tensor) -> Iterator[Tensor]:
+        """Yield the images that follow from `draw_inputs`, after every row."""
+        network = self.incremental(len(uniforms))
+        yield from sample_in_raster_order(network, self.distribution, uniforms, temperature)
 
     def completion_is_exact(self, known: Tensor) -> bool:
         """Whether `complete` draws from p(unknown | known): where no known pixel comes after an unknown one."""

@@ -14,6 +14,7 @@ hidden units where there are enough; the first order of an ensemble is raster or
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -78,6 +79,17 @@ class MADE(OrderingEnsemble):
         hidden = [self.get_buffer(f"degrees_{layer}")[member % self.masks] for layer in range(len(self.hidden))]
         return [self.orders[member].argsort() + 1, *hidden]
 
+    @cached_property
+    def orders_on_host(self) -> list[list[int]]:
+        """The orders as numbers, read once in a model's life: reading them for every batch would wait for a GPU."""
+        return self.orders.tolist()
+
+    @cached_property
+    def units_of_degree(self) -> list[list[int]]:
+        """How many units of each hidden layer have degree 0..D: the same in every mask."""
+        layers = range(len(self.hidden))
+        return [self.degrees(0)[1 + layer].bincount(minlength=self.dimensions + 1).tolist() for layer in layers]
+
     def logits(self, x: Tensor, member: int = 0) -> Tensor:
         """The logits of p_m(x_d | predecessors in its order), (N, C, H, W, 1) or (..., levels)."""
         v, connections = in_sequence(x), self.connections(member)
@@ -114,6 +126,11 @@ class MADE(OrderingEnsemble):
         member = int(torch.randint(self.number_of_members, ())) if self.number_of_members > 1 else 0
         return {"loss": -self.distribution.log_prob(self.logits(x, member), x).sum() / len(x)}
 
+    @property
+    def reads_members(self) -> bool:
+        """Where there are several: each goes through its own images."""
+        return self.number_of_members > 1
+
     def incremental(self, n: int, members: Tensor | None = None) -> IncrementalNetwork:
         """The network one value after another for n images, each in its member (n,); the first where not given."""
         if members is None or self.number_of_members == 1:
@@ -130,10 +147,11 @@ class IncrementalMADE:
 
     @torch.no_grad()
     def __init__(self, model: MADE, n: int, member: int) -> None:
-        self.model, self.order, self.done = model, model.orders[member].tolist(), 0
+        self.model, self.order, self.done = model, model.orders_on_host[member], 0
         self.x = model.output.weight.new_zeros(model.dimensions, n)
         self.h = [layer.weight.new_zeros(layer.out_features, n) for layer in model.hidden]
-        self.final = [_units_by_degree(degrees, model.dimensions) for degrees in model.degrees(member)[1:]]
+        degrees = model.degrees(member)[1:]
+        self.final = [own.argsort().split(counts) for own, counts in zip(degrees, model.units_of_degree, strict=True)]
 
     def begin_row(self) -> None:
         """MADE sees a sequence; rows mean nothing to it."""
@@ -157,11 +175,6 @@ class IncrementalMADE:
             if len(units):
                 h[units] = torch.addmm(layer.bias[units, None], layer.weight[units], below).relu()
             below = h
-
-
-def _units_by_degree(degrees: Tensor, dimensions: int) -> tuple[Tensor, ...]:
-    """The units of each degree 0..D."""
-    return degrees.argsort().split(degrees.bincount(minlength=dimensions + 1).tolist())
 
 
 class SideBySide:

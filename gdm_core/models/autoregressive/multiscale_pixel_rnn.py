@@ -15,6 +15,7 @@ earlier ones of its own.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from gdm_core.contract import Batch, GenerativeModel, TrainingConfig
+from gdm_core.layers.captured_sampling import draw_images
 from gdm_core.layers.image_scale import GivenAtScale, ImageScale
 from gdm_core.layers.pixel_distribution import distribution_of
 from gdm_core.layers.raster_model import PARTICLES, choose
@@ -101,13 +103,17 @@ class MultiscalePixelRNN(GenerativeModel):
         self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw n images (n, C, H, W); every conditional is tempered alone."""
-        return last(self.sample_steps(n, labels, temperature, generator))
+        uniforms = draw_uniforms(self, n, labels, temperature, generator)
+        return draw_images(self, self.steps_from, (uniforms,), temperature)
 
     def sample_steps(
         self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Iterator[Tensor]:
         """Yield the images after every row of every scale; pixels still to come are 0."""
-        uniforms = draw_uniforms(self, n, labels, temperature, generator)
+        yield from self.steps_from(temperature, draw_uniforms(self, n, labels, temperature, generator))
+
+    def steps_from(self, temperature: float, uniforms: Tensor) -> Iterator[Tensor]:
+        """Yield the images that follow from uniforms (n, C, H, W), after every row of every scale."""
         nothing = torch.zeros_like(uniforms)
         yield from self._draw(uniforms, temperature, nothing, nothing[:, :1].bool())
 
@@ -126,14 +132,15 @@ class MultiscalePixelRNN(GenerativeModel):
         """
         smaller = None
         for scale in self.scales:
-            given_x, given, new = scale.of(x).clone(), scale.of(known).clone(), scale.new(x.device)
+            given_x, given = scale.of(x).clone(), scale.of(known).clone()
             if smaller is not None:
                 scale.smaller(given_x).copy_(smaller)
                 scale.smaller(given).fill_(True)
-            network, at_scale = scale.incremental(len(x), smaller), GivenAtScale(given_x, given, new)
+            network, at_scale = scale.incremental(len(x), smaller), GivenAtScale(given_x, given, scale)
             noise = scale.of(uniforms)
             steps = sample_in_raster_order(network, self.distribution, noise, temperature, at_scale, pixel_by_pixel)
-            shown = new.flatten().tolist() if pixel_by_pixel else [True] * len(new)
+            places = itertools.product(*map(range, scale.size))
+            shown = [scale.is_new(*place) for place in places] if pixel_by_pixel else [True] * scale.size[0]
             for smaller, is_shown in zip(steps, shown, strict=True):
                 if is_shown:
                     images = torch.zeros_like(uniforms)
