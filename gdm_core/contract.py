@@ -70,8 +70,14 @@ class Batch:
     progress: float = 0.0
 
     def to(self, device: torch.device | str) -> Batch:
-        labels = None if self.labels is None else self.labels.to(device, non_blocking=True)
-        return Batch(self.images.to(device, non_blocking=True), labels, self.progress)
+        labels = None if self.labels is None else _sent(self.labels, device)
+        return Batch(_sent(self.images, device), labels, self.progress)
+
+
+def _sent(x: Tensor, device: torch.device | str) -> Tensor:
+    """x on the device. To a GPU by way of pinned memory: a copy from any other may wait until the GPU has caught up."""
+    to_gpu = x.device.type == "cpu" and torch.device(device).type == "cuda"
+    return (x.pin_memory() if to_gpu else x).to(device, non_blocking=True)
 
 
 class DivergenceError(RuntimeError):

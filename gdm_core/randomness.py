@@ -16,7 +16,10 @@ def seeded_generator(seed: int, *purpose: object, device: str | torch.device = "
 
 
 def random_state() -> dict[str, torch.Tensor]:
-    """torch's global random state, on the processor and on every GPU in use."""
+    """torch's global random state, on the processor and on every GPU in use.
+
+    Taking it waits for no GPU: a GPU's generator is a seed and a count of what was drawn, both kept on the host.
+    """
     state = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_initialized():
         state |= {f"cuda:{i}": torch.cuda.get_rng_state(i) for i in range(torch.cuda.device_count())}

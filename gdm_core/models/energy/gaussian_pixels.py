@@ -29,17 +29,21 @@ class PixelMoments:
     @torch.no_grad()
     def count(self, v: Tensor) -> None:
         """Take in images as vectors (N, D)."""
-        model, first = self.model, self.images_seen == 0 and bool((self.model.base_mean == START_MEAN).all())
+        model, first = self.model, self.images_seen == 0
+        untrained = (model.base_mean == START_MEAN).all()  # not read: that would wait for a GPU
         self.totals += torch.stack([v.sum(0), v.square().sum(0)])
         self.images_seen += len(v)
         mean, square = self.totals / self.images_seen
         sigma = (square - mean**2).clamp_min(0).sqrt().clamp_min(1.1 * model.minimum_sigma)
         model.base_mean.copy_(mean)
         model.base_sigma.copy_(sigma)
+        log_sigma = (sigma - model.minimum_sigma).log()
         if first:
-            model.visible_bias.copy_(mean)
-        if first or not model.learn_sigma:
-            model.log_sigma.copy_((sigma - model.minimum_sigma).log())
+            _replace(model.visible_bias, mean, untrained)
+        if not model.learn_sigma:
+            model.log_sigma.copy_(log_sigma)
+        elif first:
+            _replace(model.log_sigma, log_sigma, untrained)
 
     def state_dict(self) -> dict[str, Any]:
         return {"totals": self.totals, "images_seen": self.images_seen}
@@ -47,6 +51,11 @@ class PixelMoments:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.totals = state["totals"].to(self.totals.device, copy=True)
         self.images_seen = state["images_seen"]
+
+
+def _replace(parameter: Tensor, values: Tensor, where: Tensor) -> None:
+    """Give a parameter new values if `where` (a scalar) is true."""
+    parameter.copy_(torch.where(where, values.to(parameter), parameter))
 
 
 def draw_noise(model: GaussianRBM, n: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:

@@ -23,13 +23,13 @@ class PixelFrequencies:
     @torch.no_grad()
     def count(self, v: Tensor) -> None:
         """Take in binary images as vectors (N, D)."""
-        untrained = self.images_seen == 0 and not self.base_visible_bias.any()
+        untrained = None if self.images_seen else ~self.base_visible_bias.any()  # asked where the numbers are
         self.totals += v.sum(0)
         self.images_seen += len(v)
         log_odds = ((self.totals + 1) / (self.images_seen - self.totals + 1)).log()
         self.base_visible_bias.copy_(log_odds)
-        if untrained:
-            self.visible_bias.copy_(log_odds)
+        if untrained is not None:
+            self.visible_bias.copy_(torch.where(untrained, log_odds.to(self.visible_bias), self.visible_bias))
 
     def state_dict(self) -> dict[str, Any]:
         return {"totals": self.totals, "images_seen": self.images_seen}
