@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py [--threads 2] [--device cpu]        every model, about ten minutes
     python benchmarks/speed.py --models nade,pixel_cnn             some: the rows of the others stay as they were
+    python benchmarks/speed.py --device cuda                       speed-cuda.md: also a thousand images by a CUDA graph
 
 Prints benchmarks/results/speed.md and writes it, with the same numbers as speed.json beside it. Every model is built at
 8x8 (its defaults) and at 28x28 (sizes from the papers), and trained by the loop that trains everything, on random
@@ -21,7 +22,7 @@ import record
 import torch
 import typer
 from arithmetic import MATRIX, learning_step_cost, matrix_rate
-from incremental_sampling import measure_plain, plain_section
+from incremental_sampling import graphs_section, measure_graphs, measure_plain, plain_section, settle
 from speed_table import models_section, peers_section
 from torch import Tensor
 
@@ -63,6 +64,7 @@ PLAIN = [  # what is sampled the plain way too
     ("gated_pixel_cnn", SMALL, {}),
     ("gated_pixel_cnn", LARGE, {}),
 ]
+GRAPHS = [("pixel_cnn", LARGE, PAPER_SIZES["pixel_cnn"][0])]  # what a GPU draws a thousand images of
 
 
 class RandomImages:
@@ -106,6 +108,7 @@ class Timed:
     def sample(self) -> float:
         """Seconds for SAMPLES images, in eval mode; the mean of several where that is quick."""
         self.model.eval()
+        settle(self.model, SAMPLES, self.device)  # models take turns, and only the last one's graph is kept
         times, begin = 0, self._now()
         while times == 0 or time.perf_counter() - begin < SAMPLING_SLICE:
             self.model.sample(SAMPLES, generator=seeded_generator(0, "speed", device=self.device))
@@ -155,7 +158,7 @@ def _row(one: Timed) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def report(rows: list[dict[str, Any]], plain: list[dict[str, Any]]) -> list[str]:
+def report(rows: list[dict[str, Any]], plain: list[dict[str, Any]], graphs: list[dict[str, Any]]) -> list[str]:
     """The report of all rows there are, whenever they were measured."""
     note = (
         f"Medians over {ROUNDS} rounds taken in turns, with the lowest and the highest. Training: images/s of whole "
@@ -167,7 +170,8 @@ def report(rows: list[dict[str, Any]], plain: list[dict[str, Any]]) -> list[str]
         f"{MATRIX} x {MATRIX} matrices in float32 in the same rounds (matrix GFLOP/s)."
     )
     lines = ["# Speed", "", f"Made by `{COMMAND}`; each row says when and where.", *models_section(rows, note)]
-    return lines + peers_section(rows, SAMPLES) + (plain_section(plain) if plain else [])
+    lines += peers_section(rows, SAMPLES) + (plain_section(plain) if plain else [])
+    return lines + (graphs_section(graphs) if graphs else [])
 
 
 def main(
@@ -193,7 +197,10 @@ def main(
     plain = before.get("plain", [])
     for row in measure_plain([size for size in PLAIN if size[0] in chosen], device):
         plain = record.with_row(plain, row, ("model", "data_shape"))
-    record.keep(name, report(rows, plain), {"models": rows, "plain": plain}, folder)
+    graphs = before.get("graphs", [])
+    for row in measure_graphs([size for size in GRAPHS if size[0] in chosen], device):
+        graphs = record.with_row(graphs, row, ("model", "data_shape"))
+    record.keep(name, report(rows, plain, graphs), {"models": rows, "plain": plain, "graphs": graphs}, folder)
 
 
 if __name__ == "__main__":

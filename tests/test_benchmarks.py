@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import typer
 
 from gdm_core.contract import Batch, GenerativeModel, TrainingConfig
 from gdm_core.data import ImageDataset, load_dataset, treatment_for
@@ -20,6 +21,7 @@ from gdm_core.registry import build_model
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))  # they are scripts: each finds its neighbours so
 
 import arithmetic  # noqa: E402
+import incremental_sampling  # noqa: E402
 import likelihood as benchmark  # noqa: E402
 import likelihood_table  # noqa: E402
 import record  # noqa: E402
@@ -192,6 +194,29 @@ def test_multiply_adds_of_a_learning_step(name: str, arguments: dict, expected: 
     timed = speed.Timed(speed.Case(name, (1, 8, 8), arguments, batch_size=30), "cpu")
     assert (timed.cost, timed.counted) == (expected, counted)
     assert arithmetic.share_of_rate(1e6, 5e3, gflops=100) == pytest.approx(0.1)
+
+
+def test_only_a_gpu_is_timed_with_graphs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert incremental_sampling.measure_graphs(speed.GRAPHS, "cpu") == []
+    model = build_model("pixel_cnn", (1, 4, 4), channels=3, blocks=1).eval()
+    found = incremental_sampling.graph_round(model, 3, "cpu")
+    assert found["equal"] == 1 and found["graph"] > 0 and found["steps"] > 0
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(typer.BadParameter, match="no GPU"):
+        speed.main(device="cuda", folder=tmp_path)
+
+
+def test_a_thousand_images_are_wanted_in_five_seconds() -> None:
+    def text(seconds: float, images: int) -> str:
+        spread = record.spread([seconds])
+        row = {
+            "model": "pixel_cnn", "data_shape": [1, 28, 28], "images": images, "recording_seconds": 9.0,
+            "graph": spread, "steps": record.spread([20.0]), "equal": record.spread([0.5]),
+        }  # fmt: skip
+        return incremental_sampling.graphs_section([row])[-1]
+
+    assert "| 5 [5, 5] | 20 [20, 20] | 9 | yes | 50.00% |" in text(5.0, 1000)
+    assert "**no**" in text(5.1, 1000) and "**no**" in text(3.0, 500) and "yes" in text(2.5, 500)
 
 
 def test_a_peer_is_compared_with_its_own_architecture() -> None:
