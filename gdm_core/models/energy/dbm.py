@@ -26,12 +26,13 @@ from torch import Tensor, nn
 
 from gdm_core.annealing import anneal
 from gdm_core.contract import GenerativeModel, Phase, TrainingConfig
-from gdm_core.layers.sampling_arguments import check_completion, draw_uniforms
+from gdm_core.layers.sampling_arguments import draw_uniforms
 from gdm_core.models.energy.folding import fold
 from gdm_core.models.energy.learning.mean_field_learning import DoubledLayer, MeanFieldLearning
 from gdm_core.models.energy.partition.tempered_rbm import TemperedMachine, bernoulli
 from gdm_core.models.energy.rbm import RestrictedBoltzmannMachine
 from gdm_core.models.energy.sampling.chain_moments import moments
+from gdm_core.models.energy.sampling.gibbs_chains import complete_by_chains
 from gdm_core.registry import register
 from gdm_core.updates import OnFeatures, split_epochs
 
@@ -204,20 +205,15 @@ class DeepBoltzmannMachine(GenerativeModel):
             even = machine.gibbs_step(even, temperature, generator)
             yield self._as_images(even)
 
-    @torch.no_grad()
     def complete(
         self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw the pixels where `known` is 0 given the others, by Gibbs chains whose known pixels are held fixed."""
-        x, known = check_completion(self, x, known)
-        if not len(x):
-            return x
-        draw_uniforms(self, len(x), None, temperature, generator)
-        machine, above = self.folded(), sum(self.sizes[2::2])
-        fixed, held = F.pad(self.as_vectors(x), (0, above)), F.pad(known.expand_as(x).flatten(1), (0, above))
-        even = torch.where(held, fixed, self._start(machine, len(x), generator))
-        for _ in range(self.sampling_steps):
-            even = torch.where(held, fixed, machine.gibbs_step(even, temperature, generator))
+        machine = self.folded()
+        even = complete_by_chains(
+            self, x, known, temperature, generator, lambda noise: self._start(machine, len(noise), generator),
+            machine.gibbs_step,
+        )  # fmt: skip
         return self._as_images(even)
 
     def completion_is_exact(self, known: Tensor) -> bool:

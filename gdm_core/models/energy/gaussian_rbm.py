@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 
 from gdm_core.annealing import anneal
 from gdm_core.contract import GenerativeModel, Phase, TrainingConfig
-from gdm_core.layers.sampling_arguments import check_completion, draw_uniforms
+from gdm_core.layers.sampling_arguments import draw_uniforms
 from gdm_core.models.energy.gaussian_pixels import START_MEAN, START_SIGMA, PixelMoments, draw_noise, moments_start
 from gdm_core.models.energy.learning.centred_gradient import Offsets
 from gdm_core.models.energy.learning.contrastive_divergence import statistics
@@ -34,7 +35,7 @@ from gdm_core.models.energy.partition.enumeration import log_sum_of_gaussians
 from gdm_core.models.energy.partition.tempered_gaussian_rbm import TemperedGaussianMachine
 from gdm_core.models.energy.partition.tempered_rbm import bernoulli, softplus
 from gdm_core.models.energy.sampling.chain_moments import moments
-from gdm_core.models.energy.sampling.gibbs_chains import clamped_chain
+from gdm_core.models.energy.sampling.gibbs_chains import complete_by_chains
 from gdm_core.registry import register
 
 
@@ -149,6 +150,10 @@ class GaussianRBM(GenerativeModel):
 
     # --- Gibbs sampling ---
 
+    def gibbs_step(self, v: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None) -> Tensor:
+        """h ~ p(h | v), then v ~ p(v | h), with all energies divided by `temperature`; (N, D) to (N, D)."""
+        return self.visible_after(self.hidden_logits(v), temperature, generator)
+
     @torch.no_grad()
     def visible_after(
         self, hidden_logits: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
@@ -165,7 +170,7 @@ class GaussianRBM(GenerativeModel):
         """Yield images (N, C, H, W) after every Gibbs step from x on, without end."""
         v = self.as_vectors(self.check_images(x))
         while True:
-            v = self.visible_after(self.hidden_logits(v), temperature, generator)
+            v = self.gibbs_step(v, temperature, generator)
             yield self.as_images(v)
 
     def as_images(self, v: Tensor) -> Tensor:
@@ -187,20 +192,15 @@ class GaussianRBM(GenerativeModel):
         """Yield where the chains of `sample` start, then where they stand at up to 50 moments on the way."""
         start = moments_start(self, draw_uniforms(self, n, labels, temperature, generator))
         yield from map(self.as_images, moments(
-            lambda v: self.visible_after(self.hidden_logits(v), temperature, generator), start, self.sampling_steps
+            lambda v: self.gibbs_step(v, temperature, generator), start, self.sampling_steps
         ))  # fmt: skip
 
-    @torch.no_grad()
     def complete(
         self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw the pixels where `known` is 0 given the others, by Gibbs chains whose known pixels are held fixed."""
-        x, known = check_completion(self, x, known)
-        if not len(x):
-            return x
-        fixed, held = self.as_vectors(x), known.expand_as(x).flatten(1)
-        start = moments_start(self, draw_uniforms(self, len(x), None, temperature, generator))
-        return self.as_images(clamped_chain(self, start, fixed, held, temperature, generator))
+        start = partial(moments_start, self)
+        return self.as_images(complete_by_chains(self, x, known, temperature, generator, start, self.gibbs_step))
 
     def completion_is_exact(self, known: Tensor) -> bool:
         """Where there is nothing to draw: a Gibbs chain only comes near its distribution."""

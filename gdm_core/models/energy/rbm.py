@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from gdm_core.annealing import anneal
 from gdm_core.contract import GenerativeModel, Phase, TrainingConfig
-from gdm_core.layers.sampling_arguments import check_completion, draw_uniforms
+from gdm_core.layers.sampling_arguments import draw_uniforms
 from gdm_core.models.energy.learning.centred_gradient import Offsets
 from gdm_core.models.energy.learning.contrastive_divergence import statistics
 from gdm_core.models.energy.learning.learning_options import LearningOptions
@@ -29,7 +29,7 @@ from gdm_core.models.energy.learning.pixel_frequencies import PixelFrequencies
 from gdm_core.models.energy.partition.enumeration import BLOCK, log_partition_of_layers
 from gdm_core.models.energy.partition.tempered_rbm import TemperedMachine, bernoulli, softplus
 from gdm_core.models.energy.sampling.chain_moments import moments
-from gdm_core.models.energy.sampling.gibbs_chains import clamped_chain
+from gdm_core.models.energy.sampling.gibbs_chains import complete_by_chains
 from gdm_core.registry import register
 
 
@@ -160,22 +160,20 @@ class RestrictedBoltzmannMachine(GenerativeModel):
     ) -> Iterator[Tensor]:
         """Yield where the chains of `sample` start, then where they stand at up to 50 moments on the way."""
         noise = draw_uniforms(self, n, labels, temperature, generator)
-        start = bernoulli(self.base_visible_bias, self.as_vectors(noise))
+        start = self.chain_start(noise)
         for v in moments(lambda v: self.gibbs_step(v, temperature, generator), start, self.sampling_steps):
             yield v.reshape(n, *self.data_shape)
 
-    @torch.no_grad()
+    def chain_start(self, noise: Tensor) -> Tensor:
+        """Pixels with the training images' frequencies, of uniforms (n, C, H, W): (n, D)."""
+        return bernoulli(self.base_visible_bias, self.as_vectors(noise))
+
     def complete(
         self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw the pixels where `known` is 0 given the others, by Gibbs chains whose known pixels are held fixed."""
-        x, known = check_completion(self, x, known)
-        if not len(x):
-            return x
-        fixed, held = self.as_vectors(x), self.as_vectors(known.expand_as(x)).bool()
-        noise = draw_uniforms(self, len(x), None, temperature, generator)
-        start = bernoulli(self.base_visible_bias, self.as_vectors(noise))
-        return clamped_chain(self, start, fixed, held, temperature, generator).view_as(x)
+        ends = complete_by_chains(self, x, known, temperature, generator, self.chain_start, self.gibbs_step)
+        return ends.view_as(x)
 
     def completion_is_exact(self, known: Tensor) -> bool:
         """Where there is nothing to draw: a Gibbs chain only comes near its distribution."""

@@ -1,32 +1,34 @@
-"""Gibbs chains of a machine of two layers with some of their visible units held fixed."""
+"""Images completed by Gibbs chains of whole layers, drawn at once: known pixels are put back after each step."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-
-class TwoLayers(Protocol):
-    """Vectors v (N, D) and the logits of the hidden units (N, hidden)."""
-
-    sampling_steps: int
-
-    def hidden_logits(self, v: Tensor) -> Tensor: ...
-
-    def visible_after(
-        self, hidden_logits: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> Tensor: ...
+from gdm_core.contract import GenerativeModel
+from gdm_core.layers.sampling_arguments import check_completion, draw_uniforms
 
 
 @torch.no_grad()
-def clamped_chain(
-    machine: TwoLayers, start: Tensor, fixed: Tensor, held: Tensor, temperature: float,
-    generator: torch.Generator | None,
+def complete_by_chains(
+    model: GenerativeModel, x: Tensor, known: Tensor, temperature: float, generator: torch.Generator | None,
+    start: Callable[[Tensor], Tensor], step: Callable[[Tensor, float, torch.Generator | None], Tensor],
 ) -> Tensor:  # fmt: skip
-    """The end of chains from `start` (N, D) whose units are those of `fixed` where `held` is true."""
-    v = torch.where(held, fixed, start)
-    for _ in range(machine.sampling_steps):
-        v = torch.where(held, fixed, machine.visible_after(machine.hidden_logits(v), temperature, generator))
-    return v
+    """The ends (N, units) of chains of the model's `sampling_steps` steps that hold the pixels of x where `known` is 1.
+
+    A chain's first units are the pixels, the others are free. `start` makes chains of uniforms (N, C, H, W), `step`
+    moves them at a temperature. Raises ValueError for bad images, masks and temperatures.
+    """
+    x, known = check_completion(model, x, known)
+    if not len(x):
+        return x.flatten(1)
+    chain = start(draw_uniforms(model, len(x), None, temperature, generator))  # (N, units)
+    others = (0, chain.shape[1] - model.dimensions)
+    fixed, held = F.pad(x.flatten(1).to(chain.dtype), others), F.pad(known.expand_as(x).flatten(1), others)
+    chain = torch.where(held, fixed, chain)
+    for _ in range(model.sampling_steps):
+        chain = torch.where(held, fixed, step(chain, temperature, generator))
+    return chain
