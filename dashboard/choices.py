@@ -6,7 +6,7 @@ the address that is not among the options is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -108,6 +108,20 @@ def pick_one(
         label, list(options), index=None, key=key, help=help, bind="query-params",
         disabled=not options,
     )  # fmt: skip
+
+
+def with_former(key: str, options: Sequence[str], former: Mapping[str, str]) -> list[str]:
+    """The options of a widget, and what an old link calls one of them {former name: option}; called before the widget.
+
+    Once the widget has read the address, it holds the option itself.
+    """
+    chosen = st.session_state.get(key)
+    if isinstance(chosen, list) and not former.keys().isdisjoint(chosen):
+        st.session_state[key] = list(dict.fromkeys(former.get(name, name) for name in chosen))
+    elif isinstance(chosen, str):
+        st.session_state[key] = former.get(chosen, chosen)
+    wanted = st.query_params.get_all(key) if chosen is None else []
+    return [*options, *(name for name in wanted if name in former and name not in options)]
 
 
 def _gone(names: Sequence[str], wanted: int) -> str | None:

@@ -20,10 +20,11 @@ from torch import Tensor
 from dashboard import images
 from gdm_core.anomaly import (
     Calibration,
+    MapMethod,
+    MapScale,
     Scorer,
     benjamini_hochberg,
     light,
-    map_for,
     map_images,
     normalise_map,
     p_values,
@@ -39,6 +40,7 @@ from gdm_core.storage import StoredModel
 USUAL_RATE = 0.01
 AS_GIVEN, IF_SUSPECT, ALL = "as they are", "invert those that look inverted", "invert all"
 POLARITIES = (AS_GIVEN, IF_SUSPECT, ALL)
+FORMER_SCORES = {"free energy": "energy"}  # what a score was called of every model, in links of that time
 CHUNK = 4  # images between two reports of progress
 
 Format = tuple[tuple[int, int, int], int]  # image shape (C, H, W) and stored levels
@@ -73,6 +75,15 @@ class Subject:
         """The scorers that apply and were calibrated; the first one is the model's main score."""
         known = self.calibration.scores if self.calibration else {}
         return [entry for entry in scorers_for(self.stored.model) if entry.name in known]
+
+    @property
+    def maps(self) -> dict[MapMethod, MapScale]:
+        """The heat maps that apply and were calibrated, each with its scale; the first one is shown unasked."""
+        return self.calibration.scaled_maps(self.stored.model) if self.calibration else {}
+
+    def heat_map(self, word: str | None = None) -> MapMethod | None:
+        """The heat map of this word, else the one shown unasked; None where it has none."""
+        return next((method for method in self.maps if method.word == word), next(iter(self.maps), None))
 
     def chosen_scorers(self, names: Sequence[str]) -> list[Scorer]:
         """Those of these names that it has, else its main score."""
@@ -152,16 +163,16 @@ class ScoreBook:
         """Scores (N,) float64; only images not met before are run through the model. `report` gets their number."""
         return self._look_up(model, scorer.name, seen, lambda x: score_images(model.stored.model, scorer, x), report)
 
-    def brightness(self, model: Subject, seen: Sight) -> Tensor | None:
-        """Heat maps (N, H, W) in [0, 1], 0 where not lit; None where the model has no map or no scale for it."""
-        scale = model.calibration.map_scale if model.calibration else None
-        if scale is None or map_for(model.stored.model) is None or not len(seen.x):
+    def brightness(self, model: Subject, seen: Sight, word: str | None = None) -> Tensor | None:
+        """Heat maps (N, H, W) in [0, 1], 0 where not lit, of `model.heat_map(word)`; None where it has none."""
+        method = model.heat_map(word)
+        if method is None or not len(seen.x):
             return None
 
         def measure(x: Tensor) -> Tensor:
-            return light(normalise_map(map_images(model.stored.model, x), scale))
+            return light(normalise_map(map_images(model.stored.model, x, method), model.maps[method]))
 
-        return self._look_up(model, "map", seen, measure, lambda count: None)
+        return self._look_up(model, f"map {method.name}", seen, measure, lambda count: None)
 
     def _look_up(
         self, model: Subject, what: str, seen: Sight, measure: Callable[[Tensor], Tensor], report: Callable[[int], None]
@@ -199,8 +210,13 @@ class Judged:
     calibration_scores: Tensor
 
     @property
+    def score(self) -> str:
+        """What the score is called, of this model."""
+        return self.scorer.label_for(self.model.stored.model)
+
+    @property
     def label(self) -> str:
-        return f"{self.model.label} · {self.scorer.label}"
+        return f"{self.model.label} · {self.score}"
 
     @property
     def column(self) -> str:

@@ -24,6 +24,8 @@ ARGUMENTS = {
     "rbm": {"hidden_units": 8, "sampling_steps": 20},
     "helmholtz_machine": {"hidden_units": (30, 5)},
     "label_rbm": {"hidden_units": 12, "sampling_steps": 20},
+    "dbm": {"hidden_units": (8, 4), "sampling_steps": 20},
+    "deep_energy": {"channels": 2, "steps": 2, "chains": 8, "sampling_steps": 3},
     "mixture_of_bernoullis": {"components": 4},
 }
 

@@ -13,12 +13,12 @@ from functools import partial
 import streamlit as st
 
 from dashboard import loading, offers, polarity, scoring
-from dashboard.choices import pick_models, say_if_gone, version_name
+from dashboard.choices import pick_models, say_if_gone, version_name, with_former
 from dashboard.example_images import NORMAL, example_sets
 from dashboard.job_panel import session_jobs, show_state, watch
 from dashboard.jobs import Job
 from dashboard.page import guarded, plain, sentence
-from dashboard.scoring import Picture, ScoreBook, Sight, Subject
+from dashboard.scoring import FORMER_SCORES, Picture, ScoreBook, Sight, Subject
 from dashboard.uploads import PRIVACY, uploaded_pictures
 from dashboard.views.anomaly_results import Results, draw
 from gdm_core.anomaly import get_scorer, rate_warning, scorers_for, smallest_p
@@ -84,10 +84,11 @@ def _models_and_scores(offered: Sequence[ModelVersion]) -> tuple[list[ModelVersi
     known = {entry.name: entry for v in chosen or offered for entry in scorers_for(model_class(v.architecture))}
     with right:
         names = st.multiselect(
-            "Scores", list(known), key="scores", format_func=_score_label, placeholder=MAIN_SCORE, bind="query-params",
+            "Scores", with_former("scores", list(known), FORMER_SCORES), key="scores", format_func=_score_label,
+            placeholder=MAIN_SCORE, bind="query-params",
             help="\n\n".join(f"**{plain(e.label)}**: {plain(e.description)}" for e in known.values()),
         )  # fmt: skip
-    return chosen, names
+    return chosen, [FORMER_SCORES.get(name, name) for name in names]
 
 
 def _usual_models(versions: Sequence[ModelVersion]) -> list[ModelVersion]:
@@ -98,7 +99,7 @@ def _usual_models(versions: Sequence[ModelVersion]) -> list[ModelVersion]:
 
 
 def _score_label(name: str) -> str:
-    return get_scorer(name).label
+    return name if name in FORMER_SCORES else get_scorer(name).label
 
 
 def _subjects(chosen: Sequence[ModelVersion]) -> list[Subject]:

@@ -10,10 +10,11 @@ import streamlit as st
 from torch import Tensor
 
 from dashboard import images
+from dashboard.choices import with_former
 from dashboard.figures.anomalies import score_histogram
 from dashboard.gallery import Card, Shown, gallery, map_legend, strip
 from dashboard.page import plain
-from dashboard.scoring import Judged, Picture, ScoreBook, Sight, cut
+from dashboard.scoring import FORMER_SCORES, Judged, Picture, ScoreBook, Sight, cut
 from dashboard.verdict_tables import VERDICTS, csv_text, flagged_styles, order, table
 from gdm_core.anomaly import map_for
 
@@ -41,13 +42,14 @@ def draw(results: Results) -> None:
     place = _looked_at(results)
     one = results.judged[place]
     _summary(results, one)
-    _pictures(results, one)
+    heat_map = _heat_map(one)
+    _pictures(results, one, heat_map)
     beside = len(results.judged) <= 2
     left, right = st.columns([3, 2], gap="medium") if beside else (st.container(), st.container())
     with left:
         chosen = _table(results, place)
     with right:
-        _detail(results, chosen)
+        _detail(results, chosen, heat_map)
     _histogram(results, one, chosen)
 
 
@@ -55,9 +57,11 @@ def _looked_at(results: Results) -> int:
     if len(results.judged) == 1:
         return 0
     labels = [one.label for one in results.judged]
-    chosen = st.selectbox("Look at", labels, key="look", bind="query-params",
+    former = {f"{one.model.label} · {name}": one.label for one in results.judged
+              for name, scorer in FORMER_SCORES.items() if scorer == one.scorer.name}  # fmt: skip
+    chosen = st.selectbox("Look at", with_former("look", labels, former), key="look", bind="query-params",
                           help="Which verdicts and heat maps are shown below. The table has all of them.")  # fmt: skip
-    return labels.index(chosen)
+    return labels.index(former.get(chosen, chosen))
 
 
 def _summary(results: Results, one: Judged) -> None:
@@ -71,15 +75,28 @@ def _summary(results: Results, one: Judged) -> None:
                "Flagged means unlike the normal images; whether it is wrong is for you to say.")  # fmt: skip
 
 
-def _pictures(results: Results, one: Judged) -> None:
+def _heat_map(one: Judged) -> str | None:
+    """The word of the heat map to show; there is something to choose where the model has several."""
+    model, methods = one.model.stored.model, list(one.model.maps)
+    if len(methods) < 2:
+        return None
+    words = [method.word for method in methods]
+    told = "\n\n".join(f"**{plain(m.label_for(model))}**: {plain(m.description_for(model))}" for m in methods)
+    if st.session_state.get("map", words[0]) not in words:
+        st.session_state["map"] = words[0]  # another model was looked at
+    return st.segmented_control("Heat map", words, default=words[0], required=True, key="map", help=told,
+                                bind="query-params")  # fmt: skip
+
+
+def _pictures(results: Results, one: Judged, heat_map: str | None) -> None:
     rows = order(one)
     pages = math.ceil(len(rows) / CARDS)
     page = st.pagination(pages, key="page") if pages > 1 else 1
     shown = rows[(page - 1) * CARDS : page * CARDS]
-    brightness = results.book.brightness(one.model, results.sights[one.model.uri].take(shown))
+    brightness = results.book.brightness(one.model, results.sights[one.model.uri].take(shown), heat_map)
     maps = [None] * len(shown) if brightness is None else list(brightness)
     st.html(gallery([_card(results, one, i, lit) for i, lit in zip(shown, maps, strict=True)]))
-    _map_note(one, brightness is not None)
+    _map_note(one, heat_map)
 
 
 def _card(results: Results, one: Judged, i: int, brightness: Tensor | None) -> Card:
@@ -95,12 +112,13 @@ def _map_words(brightness: Tensor) -> str:
     return f"heat map: {int((brightness > 0).sum())} of {brightness.numel()} pixels lit"
 
 
-def _map_note(one: Judged, has_map: bool) -> None:
-    method = map_for(one.model.stored.model)
-    if has_map:
+def _map_note(one: Judged, heat_map: str | None) -> None:
+    model, method = one.model.stored.model, one.model.heat_map(heat_map)
+    if method is not None:
         st.html(map_legend())
-        st.caption(f"Left: as the model sees it. Right: {plain(method.label)}, on one scale for the whole data set.")
-    elif method is None:
+        st.caption(f"Left: as the model sees it. Right: {plain(method.label_for(model))}, on one scale for the whole "
+                   f"data set. {plain(method.description_for(model))}")  # fmt: skip
+    elif map_for(model) is None:
         st.caption(f"{plain(one.model.label)} has no measure of single pixels, so there is no heat map.")
     else:
         st.caption(f"{plain(one.model.label)} was registered without a scale for heat maps, so none is shown.")
@@ -129,28 +147,28 @@ def _height(rows: int) -> int:
     return min(520, 44 * rows + 42)
 
 
-def _detail(results: Results, i: int) -> None:
+def _detail(results: Results, i: int, heat_map: str | None) -> None:
     picture = results.pictures[i]
     width, height = picture.size
     st.markdown(f"**{plain(picture.name)}** :gray[{width} x {height}]")
     original = Shown(images.png(picture.thumbnail), f"{picture.name}, the original", LARGE, "original")
     for position, uri in enumerate(results.sights):
         judged = [one for one in results.judged if one.model.uri == uri]
-        shown = [original] * (position == 0) + _as_seen(results, judged[0], i)
+        shown = [original] * (position == 0) + _as_seen(results, judged[0], i, heat_map)
         if len(results.sights) > 1:
             st.markdown(f"**{plain(judged[0].model.label)}**")
         st.html(strip(shown))
         for one in judged:
             verdict = ":red[**⚑ flagged**]" if bool(one.flagged[i]) else "not flagged"
-            st.markdown(f"{verdict}, p = {float(one.p[i]):.4g}: {plain(one.scorer.label)} {float(one.scores[i]):.5g}",
+            st.markdown(f"{verdict}, p = {float(one.p[i]):.4g}: {plain(one.score)} {float(one.scores[i]):.5g}",
                         help=plain(one.scorer.description))  # fmt: skip
     st.caption("Select a row of the table to see another image here.")
 
 
-def _as_seen(results: Results, one: Judged, i: int) -> list[Shown]:
+def _as_seen(results: Results, one: Judged, i: int, heat_map: str | None) -> list[Shown]:
     """One image as a model sees it, its heat map, and the map over the image."""
     seen = results.sights[one.model.uri].take([i])
-    brightness = results.book.brightness(one.model, seen)
+    brightness = results.book.brightness(one.model, seen, heat_map)
     how = "as the model sees it" + (", inverted" if seen.inverted[0] else "")
     shown = [Shown(images.image_png(seen.x[0], LARGE), how, LARGE, how)]
     if brightness is None:
@@ -168,7 +186,7 @@ def _histogram(results: Results, one: Judged, chosen: int) -> None:
     names = [picture.name for picture in results.pictures]
     limit = None if results.false_discovery else cut(one.calibration_scores, results.rate)
     figure = score_histogram(
-        one.calibration_scores, one.scores, one.flagged, names, f"{one.scorer.label} ({one.model.label})", limit, chosen
+        one.calibration_scores, one.scores, one.flagged, names, f"{one.score} ({one.model.label})", limit, chosen
     )
     st.plotly_chart(figure, key="histogram", alt="Histogram of normal scores with the images marked",
                     config={"displaylogo": False})  # fmt: skip

@@ -42,6 +42,10 @@ class MapMethod:
         """The label, as the energy of this model is called."""
         return name_energy(self.label, model)
 
+    def description_for(self, model: GenerativeModel | type[GenerativeModel]) -> str:
+        """The description, as the energy of this model is called."""
+        return name_energy(self.description, model)
+
 
 def pixel_surprise(model: PixelLikelihood, x: Tensor) -> Tensor:
     """-log p(x_i | predecessors) in nats, (N, H, W); sums to -log p(x)."""

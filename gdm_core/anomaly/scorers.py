@@ -125,7 +125,7 @@ def negative_bound(model: GenerativeModel, x: Tensor) -> Tensor:
 
 @scorer("energy", Energy, label="energy")
 def energy(model: Energy, x: Tensor) -> Tensor:
-    """How unlikely the image is, up to a constant: -log p(x) - log Z, in nats; free where there are hidden units."""
+    """How unlikely the image is, up to a constant: -log p(x) - log Z, in nats; hidden units are summed out."""
     return model.energy(x)
 
 
