@@ -75,7 +75,7 @@ SMALL = [
     Recipe("wavenet", {"channels": 24, "skip_channels": 48, "dropout": 0.0}, 16, 2e-3),
     Recipe("image_transformer", {"features": 48, "blocks": 3, "dropout": 0.0}, 16, 2e-3),
     Recipe("rbm", {"hidden_units": 500}, 100, 0.05, passes=_both(250)),
-    Recipe("dbn", {"hidden_units": (500, 500)}, 100, 0.05, passes=_both(250)),
+    Recipe("dbn", {"hidden_units": (500, 1000)}, 100, 0.05, passes=_both(250)),
     Recipe("dbm", {"hidden_units": (500, 500)}, 100, 0.02, passes=_both(250)),
     Recipe("helmholtz_machine", {"hidden_units": (200, 200), "guesses": 5}, 100, 1e-3, passes=_both(200)),
 ]
