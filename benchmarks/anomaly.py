@@ -21,7 +21,6 @@ from gdm_core.anomaly import (
     auroc,
     false_alarms,
     lit_share,
-    map_for,
     map_images,
     normalise_map,
     p_values,
@@ -73,26 +72,26 @@ def describe(record: Any) -> dict[str, Any]:
     return {**vars(record), "realised": record.realised, "as_promised": record.as_promised}
 
 
-def measure_maps(stored: StoredModel, dataset: ImageDataset) -> dict[str, Any] | None:
-    """The share of lit pixels on normal test images, and pixel AUROC of a pasted 2x2 block on the same images.
+def measure_maps(stored: StoredModel, dataset: ImageDataset) -> list[dict[str, Any]]:
+    """One record per calibrated heat map: the share of lit pixels on normal test images, and pixel AUROC of a pasted
+    2x2 block on the same images.
 
     Each image is pasted into several times, at random places. The defect is what the block changed in the image the
     model sees: a pixel that had the pasted value before is as normal as it was. The AUROC of the whole block, those
     pixels included, is given beside it.
     """
-    scale = Calibration.from_tensors(stored.calibration).map_scale
-    if scale is None:
-        return None
     test = dataset.splits["test"].images.repeat(PASTES, 1, 1, 1)
     damaged, block = pasted_block(test, dataset.levels, seeded_generator(SEED, "pasted"), size=2)
     normal_x, damaged_x = stored.treatment(test), stored.treatment(damaged)
-    damaged_map = normalise_map(map_images(stored.model, damaged_x), scale)
-    return {
-        "map": map_for(stored.model).name,
-        "lit_share": lit_share(normalise_map(map_images(stored.model, normal_x[: len(test) // PASTES]), scale)),
-        "pixel_auroc": pixel_auroc(damaged_map, (damaged_x != normal_x).any(1)),
-        "pixel_auroc_whole_block": pixel_auroc(damaged_map, block[:, 0]),
-    }
+    changed, records = (damaged_x != normal_x).any(1), []
+    for method, scale in Calibration.from_tensors(stored.calibration).scaled_maps(stored.model).items():
+        damaged_map = normalise_map(map_images(stored.model, damaged_x, method), scale)
+        normal_map = normalise_map(map_images(stored.model, normal_x[: len(test) // PASTES], method), scale)
+        records.append({
+            "map": method.name, "lit_share": lit_share(normal_map), "pixel_auroc": pixel_auroc(damaged_map, changed),
+            "pixel_auroc_whole_block": pixel_auroc(damaged_map, block[:, 0]),
+        })  # fmt: skip
+    return records
 
 
 def assess(version: tracking.ModelVersion) -> dict[str, Any]:
@@ -140,7 +139,7 @@ def alarm_cell(alarms: dict[str, Any]) -> str:
 
 
 def map_table(results: list[dict[str, Any]]) -> list[str]:
-    maps = [(r["model"], r["maps"]) for r in results if r["maps"]]
+    maps = [(r["model"], one) for r in results for one in r["maps"]]
     rows = [
         [model, m["map"], f"{m['lit_share']:.2%}", f"{m['pixel_auroc']:.3f}", f"{m['pixel_auroc_whole_block']:.3f}"]
         for model, m in maps

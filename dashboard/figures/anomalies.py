@@ -65,7 +65,7 @@ def _marks(x: list[float], names: list[str], is_flagged: bool) -> go.Scatter:
 
 def _line(figure: go.Figure, x: float, colour: str, text: str, dash: str) -> None:
     figure.add_vline(x=x, line={"color": colour, "width": 1.5, "dash": dash}, annotation_text=text,
-                     annotation_position="top right", annotation_font_color=colour)  # fmt: skip
+                     annotation_position="top right", annotation_font_color=colour, annotation_xshift=4)  # fmt: skip
 
 
 def _short(name: str) -> str:
