@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gdm_core.anomaly import calibrate, map_for, map_images, maps_for
 from gdm_core.anomaly.gradient import energy_gradient, gain_of_inverting
+from gdm_core.anomaly.maps import reconstruction_error
 from gdm_core.contract import Energy, GenerativeModel, UnnormalisedBound, has
 from gdm_core.models.energy.learning.greedy_layers import turn_upside_down
 from gdm_core.models.energy.partition import tempered_boltzmann_machine
@@ -99,6 +100,15 @@ def test_without_hidden_units_the_gain_is_that_of_the_flip_and_near_it_with_weak
     assert errors(0.0).abs().max() < 1e-12
     small, half = errors(0.1).abs().max(), errors(0.05).abs().max()
     assert 1e-5 < small < 0.1 and small / half == pytest.approx(4, rel=0.1)  # of second order in the weights
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["rbm", "dbm"])
+def test_its_softplus_is_the_reconstruction_error_where_pixels_depend_on_one_layer(name: str) -> None:
+    model = drawn(name, **{**ENERGIES, **BOUNDS}[name])
+    x = images_for(model)
+    gain = torch.nn.functional.softplus(gain_of_inverting(model, x))
+    torch.testing.assert_close(gain, reconstruction_error(model, x))
 
 
 # --- bounds -------------------------------------------------------------------------------------------------------
