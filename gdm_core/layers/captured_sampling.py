@@ -57,7 +57,19 @@ class Recorder(Protocol):
 
 
 class CudaGraphs:
-    """Records what is launched on a GPU: see torch.cuda.CUDAGraph."""
+    """Records what is launched on a GPU: see torch.cuda.CUDAGraph.
+
+    Warming up and recording share a stream, because libraries keep a workspace for each: one that is set up while
+    recording would be part of that graph's memory for good.
+    """
+
+    def __init__(self) -> None:
+        self.streams: dict[torch.device, torch.cuda.Stream] = {}
+
+    def _stream(self, device: torch.device) -> torch.cuda.Stream:
+        if device not in self.streams:
+            self.streams[device] = torch.cuda.Stream(device)
+        return self.streams[device]
 
     def records(self, device: torch.device) -> bool:
         return device.type == "cuda" and not torch.is_autocast_enabled("cuda")
@@ -67,8 +79,7 @@ class CudaGraphs:
         return torch.cuda.current_stream(device), torch.get_float32_matmul_precision()
 
     def warm_up(self, draw: Callable[[], Tensor], device: torch.device) -> Tensor:
-        """On a stream of its own, as recording will be."""
-        current, side = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+        current, side = torch.cuda.current_stream(device), self._stream(device)
         side.wait_stream(current)
         with torch.cuda.stream(side):
             images = draw()
@@ -78,8 +89,8 @@ class CudaGraphs:
 
     def record(self, draw: Callable[[], Tensor], device: torch.device) -> tuple[Callable[[], object], Tensor]:
         """Other threads may go on using the GPU in the meantime."""
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        graph, stream = torch.cuda.CUDAGraph(), self._stream(device)
+        with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             images = draw()
         return graph.replay, images
 
@@ -117,13 +128,13 @@ class LastGraph:
 
         device = inputs[0].device
         key = (*graph_key(model, inputs, temperature), *self.recorder.circumstances(device))
-        with self.lock:
+        with self.lock:  # also while warming up: another thread's recording would record it too
             thread = threading.get_ident()
             if key == self.key and (self.graph is not None or self.warm == thread):
                 self.graph = self.graph or Graph(draw, inputs, self.recorder)
                 return self.graph(inputs)
             self.key, self.graph, self.warm = key, None, thread
-        return self.recorder.warm_up(lambda: draw(*inputs), device)
+            return self.recorder.warm_up(lambda: draw(*inputs), device)
 
 
 def graph_key(model: nn.Module, inputs: Inputs, temperature: float) -> tuple:
