@@ -170,19 +170,6 @@ def total_variation(drawn: Tensor, conditional: Tensor) -> float:
     return (shares - conditional.view(8, 8).sum(0)).abs().sum().item() / 2
 
 
-@pytest.mark.parametrize("name", IN_RASTER_ORDER)
-def test_completions_grow_pixel_by_pixel(name):
-    model, x = random_model(name, (2, 3, 4)), torch.randint(2, (3, 2, 3, 4)).double()
-    for known in (torch.arange(12) < 5, torch.arange(12) % 3 == 0):
-        mask = known.view(1, 1, 3, 4)
-        steps = list(model.complete_steps(x, mask, generator=seeded_generator(2)))
-        assert len(steps) == 12
-        assert torch.equal(steps[-1], model.complete(x, mask, generator=seeded_generator(2)))
-        for done, step in enumerate(steps, 1):
-            seen = (torch.arange(12) < done).view(1, 1, 3, 4) | mask
-            assert torch.equal(step, torch.where(seen, steps[-1], torch.zeros_like(step)))
-
-
 def test_a_candidate_is_chosen_by_its_weight():
     weights = torch.tensor([0.1, 0.0, 0.6, 0.3], dtype=torch.float64)
     uniforms = ((torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000)[:, None]
