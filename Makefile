@@ -33,4 +33,6 @@ bench: install
 	$(BIN)/python benchmarks/anomaly.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/rbm_speed.py
+	$(BIN)/python benchmarks/digits.py
+	$(BIN)/python benchmarks/annealing.py
 	$(BIN)/python benchmarks/dashboard.py

@@ -21,6 +21,7 @@ from gdm_core.registry import build_model
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))  # they are scripts: each finds its neighbours so
 
 import arithmetic  # noqa: E402
+import digits as every_model  # noqa: E402
 import incremental_sampling  # noqa: E402
 import likelihood as benchmark  # noqa: E402
 import likelihood_table  # noqa: E402
@@ -234,3 +235,14 @@ def test_a_peer_is_compared_with_its_own_architecture() -> None:
     for change in ({"model": "nade"}, {"data_shape": [1, 8, 8]}, {"arguments": {"blocks": 2, "channels": 16}}):
         assert not speed_table.is_same(sampling, measured | change)
     assert peers["nade", "training"].goal == 4 and peers["gated_pixel_cnn", "sampling"].goal == 100
+
+
+def test_the_table_of_all_models_says_who_trains_in_time_and_what_came_of_it() -> None:
+    where = {**WHERE, "load": "0.1 before the start"}
+    test = {"mean": -16.6, "standard_error": 0.2, "kind": "exact", "unit": "nats per image", "count": 300}
+    quick = {"model": "a", "family": "energy", "training_seconds": 59.9, "seconds": 90.0, "health": "good", "test": test,
+             "frechet": None, "where": where}  # fmt: skip
+    slow = {**quick, "model": "b", "training_seconds": 60.1, "test": {**test, "count": 0}, "frechet": 23.04}
+    first, second = every_model.report([quick, slow])[-2:]
+    assert "| yes |" in first and "-16.60 ± 0.20 nats per image, exact, 300 images" in first
+    assert "| **no** |" in second and "Frechet distance 23.0" in second and "nan" not in second
