@@ -1,12 +1,14 @@
-"""Training health: what went wrong with a model, told from the model and its data, each as a number with a verdict.
+"""Training health: what went wrong with a model, each as a number with a verdict; told from the model and its data, and
+of divergence from the run.
 
+- Learning that diverged and went back has ended well, at a lower learning rate than it was asked for.
 - Hidden units that never fire or always fire do nothing: they pass no image on.
 - An energy that is lower on training images than on validation images says by how many nats the model overfits.
 - Chains that forget slowly mix badly: samples and the negative phase of learning then see a part of the model only.
 - Chains that saturate, which drive pixels to 0 or 1 where the data has greys, have left the data altogether.
 
-Thresholds are rules of thumb and are stated with each verdict. Reference for the first three: "A Practical Guide to
-Training Restricted Boltzmann Machines" (Hinton, 2010), sections 5, 6 and 12.
+Thresholds are rules of thumb and are stated with each verdict. Reference for units, energies and chains:
+"A Practical Guide to Training Restricted Boltzmann Machines" (Hinton, 2010), sections 5, 6 and 12.
 """
 
 from __future__ import annotations
@@ -52,6 +54,18 @@ class Finding:
 def worst(findings: list[Finding]) -> str:
     """The gravest verdict; empty where nothing was looked at."""
     return max((finding.verdict for finding in findings), key=VERDICTS.index, default="")
+
+
+def divergence(rollbacks: int, first_rate: float, last_rate: float) -> Finding:
+    """How often a run that has ended well diverged and went back, from its first learning rate to its last."""
+    if rollbacks == 0:
+        return Finding("divergence", 0.0, "good", "Learning never diverged (to be watched from the first time).")
+    times = f"{rollbacks} times" if rollbacks > 1 else "once"
+    return Finding(
+        "divergence", float(rollbacks), "watch",
+        f"Learning diverged {times}: the run went back and went on at learning rate {last_rate:.4g} in the place of "
+        f"{first_rate:.4g} (to be watched from the first time).",
+    )  # fmt: skip
 
 
 @torch.no_grad()

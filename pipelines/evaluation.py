@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,9 +48,13 @@ class Evaluation:
 
 
 def evaluate(
-    model: GenerativeModel, dataset: ImageDataset, treatment: Treatment, announce: Callable[[str], None] = print
-) -> Evaluation:
-    """Every final number of a model, in eval mode. The one place that touches the test split."""
+    model: GenerativeModel, dataset: ImageDataset, treatment: Treatment, announce: Callable[[str], None] = print,
+    of_the_run: Sequence[Finding] = (),
+) -> Evaluation:  # fmt: skip
+    """Every final number of a model, in eval mode. The one place that touches the test split.
+
+    `of_the_run`: what its training showed of its health, which the model alone does not.
+    """
     model.eval()
     announce(f"calibrating on {min(CALIBRATION_COUNT, len(dataset.splits['calibration'])):,} images")
     calibration = calibrate_on(model, dataset, treatment)
@@ -62,6 +66,7 @@ def evaluate(
     samples, seconds = _timed_samples(model) if has(model, Samples) else (None, None)
     distance = None if samples is None else _frechet(model, dataset, treatment)
     health = training_health(model, *(_first_images(dataset, treatment, split) for split in ("train", "validation")))
+    health = [*of_the_run, *health]
     return Evaluation(likelihoods, calibration, seconds, distance, health, dataset, treatment)
 
 

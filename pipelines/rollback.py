@@ -13,6 +13,7 @@ from typing import Any
 
 from gdm_core.contract import DivergenceError, GenerativeModel, TrainingConfig
 from gdm_core.data import ImageDataset, TreatedSplit, Treatment
+from gdm_core.health import Finding, divergence
 from gdm_core.training import Progress, check_finite, train
 from pipelines.checkpoints import Checkpoint
 from pipelines.epoch_log import EpochLog
@@ -71,13 +72,14 @@ class Rollbacks:
 def train_going_back(
     model: GenerativeModel, dataset: ImageDataset, treatment: Treatment, config: TrainingConfig, tracker: Tracker,
     checkpoint: Checkpoint, watch: Watcher | None, announce: Callable[[str], None], resume: dict[str, Any] | None,
-) -> float:  # fmt: skip
-    """Train to the end, going back where learning diverges; returns the seconds of training that led to the weights."""
+) -> tuple[float, Finding]:  # fmt: skip
+    """Train to the end, going back where learning diverges; the seconds to the weights, and how often it did."""
     rollbacks = Rollbacks(model, config, resume["rollbacks"] if resume else None)
     state = resume or START
     while True:
         try:
-            return _train_from(state, model, dataset, treatment, rollbacks, tracker, checkpoint, watch)
+            seconds = _train_from(state, model, dataset, treatment, rollbacks, tracker, checkpoint, watch)
+            return seconds, divergence(rollbacks.count, config.learning_rate, rollbacks.config.learning_rate)
         except DivergenceError as error:
             sentence = rollbacks.go_back(model, error)
             announce(sentence)

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from gdm_core.contract import GenerativeModel
+from gdm_core.contract import DivergenceError, GenerativeModel
 from gdm_core.data import ImageDataset, Treatment
 from gdm_core.health import worst
 from gdm_core.registry import build_model
@@ -99,19 +99,22 @@ def _guarded(
     except KeyboardInterrupt:
         tracker.finish("KILLED")
         raise
-    except Exception:
-        _log_failure(tracker)
+    except Exception as error:
+        _log_failure(tracker, error)
         raise
     tracker.finish("FINISHED")
     checkpoint.remove()
     return result
 
 
-def _log_failure(tracker: Tracker) -> None:
+def _log_failure(tracker: Tracker, error: Exception) -> None:
+    """Its traceback; and a verdict on its health, where learning diverged too often for an evaluation to make one."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "traceback.txt"
         path.write_text(traceback.format_exc())
         tracker.log_file(path)
+    if isinstance(error, DivergenceError):
+        tracker.set_tags({"gdm.health": "bad"})
     tracker.finish("FAILED")
 
 
@@ -125,9 +128,11 @@ def _run(
     model = build_model(configuration.model, dataset.data_shape, **configuration.arguments).to(config.device)
     tracker.set_tags(_tags(model, dataset, treatment))
     resume = _load_state(checkpoint, dataset)
-    seconds = train_going_back(model, dataset, treatment, config, tracker, checkpoint, watch, announce, resume)
+    seconds, divergence = train_going_back(
+        model, dataset, treatment, config, tracker, checkpoint, watch, announce, resume
+    )
     digest = weights_digest(model)
-    evaluated = evaluation.evaluate(model.to("cpu"), dataset, treatment, announce)
+    evaluated = evaluation.evaluate(model.to("cpu"), dataset, treatment, announce, [divergence])
     facts = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "training_seconds": seconds,
@@ -175,8 +180,8 @@ def _tags(model: GenerativeModel, dataset: ImageDataset, treatment: Treatment) -
 def _log_evaluation(
     tracker: Tracker, evaluated: evaluation.Evaluation, facts: dict[str, float], digest: str
 ) -> None:
-    verdict = {"gdm.health": worst(evaluated.health)} if evaluated.health else {}
-    tracker.set_tags({"gdm.likelihood_kind": evaluated.kind, "gdm.weights_digest": digest, **verdict})
+    health = worst(evaluated.health)
+    tracker.set_tags({"gdm.likelihood_kind": evaluated.kind, "gdm.weights_digest": digest, "gdm.health": health})
     final = {**evaluation.final_metrics(evaluated), **facts}
     tracker.log_metrics(final, step=int(facts["epochs"]))
     tracker.log_json(evaluation.evaluation_record(evaluated, facts), "evaluation.json")

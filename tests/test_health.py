@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gdm_core.contract import GenerativeModel
-from gdm_core.health import IMAGES, Finding, training_health, worst
+from gdm_core.health import IMAGES, Finding, divergence, training_health, worst
 from gdm_core.registry import build_model
 from tests.autoregressive_cases import all_images
 
@@ -71,6 +71,14 @@ def test_chains_that_stand_still_are_bad() -> None:
     finding = found(model)["autocorrelation time of the energy"]
     assert finding.verdict == "bad" and finding.value > 100
     assert json.loads(json.dumps(finding.to_dict()))["verdict"] == "bad"
+
+
+def test_a_run_that_went_back_is_to_be_watched() -> None:
+    well, once, twice = divergence(0, 0.1, 0.1), divergence(1, 0.1, 0.05), divergence(2, 0.1, 0.025)
+    assert [one.verdict for one in (well, once, twice)] == ["good", "watch", "watch"]
+    assert [one.value for one in (well, once, twice)] == [0, 1, 2] and "never diverged" in well.sentence
+    assert "diverged once" in once.sentence and "learning rate 0.05 in the place of 0.1 " in once.sentence
+    assert "diverged 2 times" in twice.sentence and "learning rate 0.025 " in twice.sentence
 
 
 def test_an_infinite_value_is_no_number_in_a_file() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from dashboard.figures.annealing import trace_figure, weights_figure
 from dashboard.views import model_evaluation as view
+from gdm_core.health import divergence
 from gdm_core.likelihoods import log_partition
 from gdm_core.randomness import seeded_generator
 from gdm_core.registry import build_model
@@ -44,6 +45,13 @@ def test_findings_and_the_annealing_are_shown(registered, annealed, monkeypatch)
     assert "Something here wants to be watched." in said and "12 of 30 hidden units never fire." in said
     assert f"log Z = **{annealed['value']:.2f}**" in said and "40 chains through 500 temperatures" in said
     assert "would decide" not in said
+
+
+def test_a_run_that_went_back_is_said_to_have(registered, annealed, monkeypatch) -> None:
+    finding = divergence(3, 0.1, 0.0125)
+    monkeypatch.setattr(view, "evaluation_of", lambda version: evaluation(annealed, [finding.to_dict()], "watch"))
+    said = words(page("model", model="digits-rbm/1"))
+    assert "diverged 3 times" in said and "learning rate 0.0125 " in said and "Nothing speaks against" not in said
 
 
 def test_a_doubtful_schedule_is_said_to_be(registered, annealed, monkeypatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pipelines import run_reader
 from pipelines.checkpoints import Checkpoint
 from pipelines.configuration import RunConfiguration, reload, resolve, treatment_of
 from pipelines.offline import OfflineTracker
+from pipelines.report import result_report
 from pipelines.rollback import Watcher, train_going_back
 from pipelines.run_writer import MlflowTracker
 from pipelines.tracker import Tracker
@@ -159,8 +161,24 @@ def test_a_hopeless_run_fails_after_three_times(monkeypatch: pytest.MonkeyPatch,
         start_run(configuration(), announce=lines.append)
     assert sum(line.startswith("diverged") for line in lines) == 3
     (failed,) = run_reader.runs()
-    assert failed.status == "FAILED"
+    assert failed.status == "FAILED" and failed.tags["gdm.health"] == "bad"
     assert b"DivergenceError: the sign was seen" in run_reader.read_file(failed.run_id, "traceback.txt")
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_how_often_it_went_back_is_a_finding_of_its_health(
+    monkeypatch: pytest.MonkeyPatch, store: str, times: int
+) -> None:
+    """Kept in the evaluation, logged as a number, and part of the verdict; also for a model with no other finding."""
+    diverge(monkeypatch, above=RATE / (1.5 * times) if times else RATE, step=9)
+    result = start_run(configuration(), announce=lambda line: None)
+    (record,) = run_reader.runs()
+    kept = json.loads(run_reader.read_file(record.run_id, "evaluation.json"))["health"]
+    (finding,) = [one for one in kept["findings"] if one["name"] == "divergence"]
+    assert finding["value"] == record.metrics["health/divergence"] == times
+    assert finding["verdict"] == kept["verdict"] == record.tags["gdm.health"] == ("watch" if times else "good")
+    assert (f"learning rate {RATE / 4:.4g} in the place of {RATE:.4g}" in finding["sentence"]) == bool(times)
+    assert (finding["sentence"] in result_report(result)) == bool(times)
 
 
 def test_an_adversarial_update_keeps_its_own_rates_over_those_of_a_state() -> None:
