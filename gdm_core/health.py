@@ -92,11 +92,13 @@ def _hidden_units(model: GenerativeModel, images: Tensor) -> Iterator[Finding]:
     never = sum(int((layer.max(0).values < SILENT).sum()) for layer in layers)
     always = sum(int((layer.min(0).values > 1 - SILENT).sum()) for layer in layers)
     units = sum(layer.shape[1] for layer in layers)
+    finite = all(bool(torch.isfinite(layer).all()) for layer in layers)
     for name, count, words in (("never fire", never, "never fires"), ("always fire", always, "always fires")):
-        share = count / units
+        share = count / units if finite else math.nan
         yield Finding(
             f"hidden units that {name}", share, _grade(share, IDLE_SHARES),
-            f"{count} of {units} hidden units {name if count != 1 else words} on {len(images)} validation images "
+            f"{count} of {units} hidden units {name if count != 1 else words} on {len(images)} validation images"
+            f"{'' if finite else ', and activations that are NaN or infinite'} "
             f"(to be watched from {IDLE_SHARES[0]:.0%}, bad from {IDLE_SHARES[1]:.0%}).",
         )  # fmt: skip
 
@@ -117,8 +119,12 @@ def _energy_gap(model: GenerativeModel, train: Tensor, validation: Tensor) -> Fi
 def _chains(model: GenerativeModel, images: Tensor, seed: int) -> Iterator[Finding]:
     start = images[:CHAINS]
     steps = list(itertools.islice(model.chain_steps(start, generator=seeded_generator(seed, "health")), STEPS))
-    values = [model.energy(x) if has(model, Energy) else x.flatten(1).mean(1) for x in steps]
     what = "energy" if has(model, Energy) else "brightness"
+    if not all(bool(torch.isfinite(x).all()) for x in steps):
+        sentence = f"{len(start)} chains from validation images run to pixels that are NaN or infinite."
+        yield Finding(f"autocorrelation time of the {what}", math.nan, "bad", sentence)
+        return
+    values = [model.energy(x) if has(model, Energy) else x.flatten(1).mean(1) for x in steps]
     time = autocorrelation_time(torch.stack(values))
     least = "at least " if time > STEPS / 20 else ""
     yield Finding(
@@ -141,4 +147,5 @@ def _at_the_edge(x: Tensor) -> float:
 
 
 def _grade(value: float, limits: tuple[float, float]) -> str:
-    return VERDICTS[sum(value >= limit for limit in limits)]
+    """What is no finite number is never good."""
+    return VERDICTS[sum(value >= limit for limit in limits)] if math.isfinite(value) else "bad"

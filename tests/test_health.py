@@ -73,6 +73,20 @@ def test_chains_that_stand_still_are_bad() -> None:
     assert json.loads(json.dumps(finding.to_dict()))["verdict"] == "bad"
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", ["rbm", "gaussian_rbm"])
+def test_what_is_no_finite_number_is_bad(name: str, value: float) -> None:
+    """Parameters that are broken make broken numbers, none of which is good."""
+    model = build_model(name, (1, 3, 3), hidden_units=10)
+    with torch.no_grad():
+        model.weight.fill_(value)
+        model.hidden_bias.fill_(math.nan)
+    findings = found(model)
+    broken = [finding for finding in findings.values() if not math.isfinite(finding.value)]
+    assert len(broken) == len(findings) == 4
+    assert {finding.verdict for finding in broken} == {"bad"}
+
+
 def test_a_run_that_went_back_is_to_be_watched() -> None:
     well, once, twice = divergence(0, 0.1, 0.1), divergence(1, 0.1, 0.05), divergence(2, 0.1, 0.025)
     assert [one.verdict for one in (well, once, twice)] == ["good", "watch", "watch"]
