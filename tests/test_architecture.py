@@ -31,12 +31,15 @@ MAY_IMPORT = {
     "gdm_core/training.py": {"gdm_core.contract", "gdm_core.randomness"},
     "gdm_core/interpolation.py": set(),
     "gdm_core/chain_statistics.py": set(),
-    "gdm_core/health.py": {"gdm_core.chain_statistics", "gdm_core.contract", "gdm_core.randomness"},
+    "gdm_core/energies.py": {"gdm_core.contract", "gdm_core.randomness"},
+    "gdm_core/health.py": {
+        "gdm_core.chain_statistics", "gdm_core.contract", "gdm_core.energies", "gdm_core.randomness",
+    },
     "gdm_core/tensor_files.py": set(),
     "gdm_core/layers": {"gdm_core.contract", "gdm_core.layers"},
     "gdm_core/likelihoods": {"gdm_core.annealing", "gdm_core.contract", "gdm_core.randomness", "gdm_core.likelihoods"},
     "gdm_core/quality": {"gdm_core.contract", "gdm_core.randomness", "gdm_core.quality"},
-    "gdm_core/anomaly": {"gdm_core.contract", "gdm_core.randomness", "gdm_core.anomaly"},
+    "gdm_core/anomaly": {"gdm_core.contract", "gdm_core.energies", "gdm_core.randomness", "gdm_core.anomaly"},
     "gdm_core/data": {"gdm_core.contract", "gdm_core.randomness", "gdm_core.data"},
     "gdm_core/models/__init__.py": {"gdm_core.models"},
     **{

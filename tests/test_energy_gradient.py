@@ -147,7 +147,7 @@ def test_a_belief_network_s_gradient_is_the_mean_over_guesses(monkeypatch: pytes
     with torch.no_grad():
         guesses = torch.sigmoid(model.recognition_logits(0, x.flatten(1)))
         expected = -model.machines[0].visible_logits(guesses)
-    monkeypatch.setattr("gdm_core.anomaly.gradient.GUESSES", 200_000)
+    monkeypatch.setattr("gdm_core.energies.GUESSES", 200_000)
     torch.testing.assert_close(energy_gradient(model, x).flatten(1), expected, atol=0.02, rtol=0)
 
 

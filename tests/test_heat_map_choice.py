@@ -75,7 +75,7 @@ def test_a_map_that_the_next_model_looked_at_has_not_gives_way_to_its_own(folder
     assert choices(test)[0].value == "surprise"
     for word, label in {"reconstruction error": "reconstruction error of each pixel",
                         "gradient": "gradient of the bound on the free energy"}.items():  # fmt: skip
-        finished(test.selectbox(key="look").select(f"{dbm} · reconstruction error").run())
+        finished(test.selectbox(key="look").select(f"{dbm} · bound on the free energy").run())
         assert choices(test)[0].value == word and f"Right: {label}" in words(test)
         finished(choices(test)[0].set_value("gradient").run())
         finished(test.selectbox(key="look").select(f"{RBM} · free energy").run())

@@ -20,10 +20,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gdm_core.contract import Energy, GenerativeModel, HiddenLayers, UnnormalisedBound, has
-from gdm_core.randomness import seeded_generator
-
-GUESSES = 64  # of q where the bound is an expectation
+from gdm_core.contract import Energy, UnnormalisedBound
+from gdm_core.energies import energy_or_bound
 
 
 def energy_gradient(model: Energy | UnnormalisedBound, x: Tensor) -> Tensor:
@@ -33,23 +31,10 @@ def energy_gradient(model: Energy | UnnormalisedBound, x: Tensor) -> Tensor:
     """
     with torch.inference_mode(False), torch.enable_grad():
         x = x.detach().clone().requires_grad_()
-        (gradient,) = torch.autograd.grad(_energy(model, x).sum(), x)
+        (gradient,) = torch.autograd.grad(energy_or_bound(model, x).sum(), x)
     return gradient
-
-
-def _energy(model: Energy | UnnormalisedBound, x: Tensor) -> Tensor:
-    if has(model, Energy):
-        return model.energy(x)
-    return -model.unnormalised_bound(x, GUESSES, seeded_generator(0, "anomaly", "gradient"))
 
 
 def gain_of_inverting(model: Energy | UnnormalisedBound, x: Tensor) -> Tensor:
     """s summed over channels, (N, H, W), higher = stranger; below 0 where a pixel fits as it is."""
     return ((2 * x - 1) * energy_gradient(model, x)).sum(1)
-
-
-def name_energy(label: str, model: GenerativeModel | type[GenerativeModel]) -> str:
-    """A label that speaks of an energy, as it is called of this model: free where hidden units are summed out."""
-    if not has(model, Energy):
-        return label.replace("energy", "bound on the free energy")
-    return label.replace("energy", "free energy") if has(model, HiddenLayers) else label

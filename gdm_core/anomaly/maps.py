@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gdm_core.anomaly.gradient import gain_of_inverting, name_energy
+from gdm_core.anomaly.gradient import gain_of_inverting
 from gdm_core.anomaly.one_by_one import one_by_one
 from gdm_core.contract import (
     Energy,
@@ -19,6 +19,7 @@ from gdm_core.contract import (
     UnnormalisedBound,
     has,
 )
+from gdm_core.energies import name_energy
 
 
 @dataclass(frozen=True)

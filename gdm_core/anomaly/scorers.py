@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gdm_core.anomaly.complexity import code_length
-from gdm_core.anomaly.gradient import name_energy
 from gdm_core.anomaly.maps import map_for, reconstruction_error
 from gdm_core.anomaly.one_by_one import one_by_one
 from gdm_core.contract import (
@@ -24,8 +23,10 @@ from gdm_core.contract import (
     PixelLikelihood,
     Reconstructs,
     SurpriseMap,
+    UnnormalisedBound,
     has,
 )
+from gdm_core.energies import energy_or_bound, name_energy
 from gdm_core.randomness import seeded_generator
 
 BOUND_DRAWS = 64
@@ -123,10 +124,14 @@ def negative_bound(model: GenerativeModel, x: Tensor) -> Tensor:
     return math.log(len(weights)) - weights.logsumexp(0)
 
 
-@scorer("energy", Energy, label="energy")
-def energy(model: Energy, x: Tensor) -> Tensor:
-    """How unlikely the image is, up to a constant: -log p(x) - log Z, in nats; hidden units are summed out."""
-    return model.energy(x)
+@scorer("energy", Energy, UnnormalisedBound, label="energy")
+def energy(model: Energy | UnnormalisedBound, x: Tensor) -> Tensor:
+    """How unlikely the image is, or at most (of a DBN or DBM): -log p(x) - log Z, up to a constant, in nats.
+
+    Hidden units are summed out where they can be. Elsewhere it is minus the unnormalised bound: where that is a mean
+    over guesses of the hidden units, over 64 with the same noise for every image.
+    """
+    return energy_or_bound(model, x)
 
 
 @scorer("reconstruction", Reconstructs, label="reconstruction error")
