@@ -2,9 +2,11 @@
 
     x^k is every f^(S-k)-th pixel of every f^(S-k)-th row of x,    k = 1, ..., S
 
-The smaller image goes through a convolution, which may look in all directions, and an upsampling one; what comes out is
-the condition of the larger one's network, a bias into the gates of every LSTM.
-Paper: van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks (2016), sections 2.3 and 3.6.
+The smaller image goes through convolutions, which look in all directions, and an upsampling one; what comes out is the
+condition of the larger one's network, a bias into the gates of every LSTM.
+Paper: van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks (2016), sections 2.3 and 3.6, which
+leaves their number open. Changed: they are so many, ever more dilated, that every pixel is told of the whole smaller
+image (dilations: Yu and Koltun: Multi-Scale Context Aggregation by Dilated Convolutions, 2016).
 """
 
 from __future__ import annotations
@@ -17,17 +19,32 @@ from gdm_core.layers.recurrent_network import RecurrentNetwork
 
 
 class Upsampling(nn.Module):
-    """What a larger image's network is told of the smaller one: (N, C, h, w) -> (N, features, H, W)."""
+    """What a larger image's network is told of the smaller one: (N, C, h, w) -> (N, features, H, W).
+
+    s = relu(K * x),    s <- s + relu(K_d * s) for the dilations d = 2, 4, 8, ...,    relu(upsampled s)
+
+    K and K_d are 3x3: with a dilation of d a place sees 2 d - 1 places in every direction. There are so many of them
+    that each place sees every other.
+    """
 
     def __init__(self, colours: int, features: int, factor: int, size: tuple[int, int]) -> None:
         super().__init__()
         self.size = size
         self.look_around = nn.Conv2d(colours, features, 3, padding=1)
+        reach, furthest = 1, -(-max(size) // factor) - 1  # places that are seen, and that there are, to one side
+        self.look_further = nn.ModuleList()
+        while reach < furthest:
+            dilation = reach + 1
+            self.look_further.append(nn.Conv2d(features, features, 3, padding=dilation, dilation=dilation))
+            reach += dilation
         self.enlarge = nn.ConvTranspose2d(features, features, factor, stride=factor)
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = self.size
-        return self.enlarge(self.look_around(2 * x - 1).relu())[..., :height, :width].relu()
+        s = self.look_around(2 * x - 1).relu()
+        for convolution in self.look_further:
+            s = s + convolution(s).relu()
+        return self.enlarge(s)[..., :height, :width].relu()
 
 
 class ImageScale(nn.Module):

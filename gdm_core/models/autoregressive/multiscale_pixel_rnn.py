@@ -3,14 +3,16 @@
     log p(x) = log p(x^1) + sum_{k>1} sum_{i in x^k, not in x^{k-1}} log p(x_i | x^k_{<i}, x^{k-1})
 
 x^k is every f^(S-k)-th pixel of every f^(S-k)-th row of x, for S scales that differ by the factor f; x^S is x. The
-first network is a PixelRNN, each further one a PixelRNN with a condition: x^{k-1} goes through a convolution, which may
-look in all directions, and an upsampling one, and from there as a bias into the gates of every LSTM.
+first network is a PixelRNN, each further one a PixelRNN with a condition: x^{k-1} goes through convolutions, which look
+in all directions, and an upsampling one, and from there as a bias into the gates of every LSTM. There are as many
+convolutions as it takes for every new pixel to see all of x^{k-1}: 1 for one of 2x2 pixels, 2 for 4x4, 4 for 14x14.
 
 Paper: van den Oord, Kalchbrenner, Kavukcuoglu: Pixel Recurrent Neural Networks (2016), sections 2.3 and 3.6. Changed:
 the pixels of the smaller image are known when the larger one is drawn. They keep their values and are certain, log 1,
 so that all scales together are one density over x; in the paper the larger image is drawn anew, which gives none.
 The order is therefore not that of the raster: what comes before a pixel are all pixels of smaller scales, and the
-earlier ones of its own.
+earlier ones of its own. With diagonal BiLSTMs a pixel depends on all of them; with row LSTMs on all of the smaller
+image, and among its own on those above it in a triangle, as in `pixel_rnn`.
 """
 
 from __future__ import annotations
