@@ -14,7 +14,8 @@ from torch import Tensor
 
 from dashboard.jobs import Job
 from gdm_core.chain_statistics import autocorrelation_time
-from gdm_core.contract import Energy, GenerativeModel, has
+from gdm_core.contract import GenerativeModel
+from gdm_core.energies import FEW_GUESSES, energy_or_bound, has_energy, what_is_low
 from gdm_core.randomness import seeded_generator
 
 FRAMES = 60  # moments that are kept to be looked at
@@ -30,13 +31,14 @@ Classify = Callable[[Tensor], numpy.ndarray]  # images (N, C, H, W) -> classes (
 class Course:
     """n chains over T steps: `frames` (K, n, C, H, W) at `moments` (K,) of them, the start being moment 0.
 
-    `values` (T + 1, n) is the energy where the model has one, else the mean brightness, at the start and every step.
+    `values` (T + 1, n) is the energy where the model has one or a bound on it, else the mean brightness, at the start
+    and every step.
     """
 
     frames: Tensor
     moments: list[int]
     values: Tensor
-    what: str  # "energy" or "brightness"
+    what: str  # "energy", "bound on the free energy" or "brightness"
     data: Tensor  # the same of images of the data, (N,)
     classes: numpy.ndarray | None  # (K, n)
     data_edge: float  # the share of the data's pixels at 0 or 1
@@ -85,10 +87,10 @@ def running(
 
     The lock is held for one step at a time. `data` (N, C, H, W) is what the chains are compared with.
     """
-    every, energetic = max(1, -(-steps // FRAMES)), has(model, Energy)
+    every, energetic = max(1, -(-steps // FRAMES)), has_energy(model)
 
     def measure(x: Tensor) -> Tensor:
-        return model.energy(x).double() if energetic else x.flatten(1).double().mean(1)
+        return (energy_or_bound(model, x, FEW_GUESSES) if energetic else x.flatten(1).mean(1)).double()
 
     def work(job: Job) -> Course:
         chain = model.chain_steps(start, temperature, seeded_generator(seed, "chain"))
@@ -105,8 +107,8 @@ def running(
             job.report(step / (steps + 1), x)
         classes = None if classify is None else numpy.stack([classify(frame) for frame in frames])
         return Course(
-            torch.stack(frames), moments, torch.stack(values), "energy" if energetic else "brightness", of_data,
-            classes, share_at_the_edge(data), model.pixels,
+            torch.stack(frames), moments, torch.stack(values), what_is_low(model) if energetic else "brightness",
+            of_data, classes, share_at_the_edge(data), model.pixels,
         )  # fmt: skip
 
     return work

@@ -33,6 +33,11 @@ def energy_or_bound(model: Energy | UnnormalisedBound, x: Tensor, guesses: int |
     return -model.unnormalised_bound(x, GUESSES if guesses is None else guesses, noise)
 
 
+def what_is_low(model: GenerativeModel | type[GenerativeModel]) -> str:
+    """What `energy_or_bound` gives, in a word or a few."""
+    return "energy" if has(model, Energy) else name_energy("energy", model)
+
+
 def name_energy(label: str, model: GenerativeModel | type[GenerativeModel]) -> str:
     """A label that speaks of an energy, as it is called of this model: free where hidden units are summed out."""
     if not has(model, Energy):

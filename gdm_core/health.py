@@ -3,7 +3,8 @@ of divergence from the run.
 
 - Learning that diverged and went back has ended well, at a lower learning rate than it was asked for.
 - Hidden units that never fire or always fire do nothing: they pass no image on.
-- An energy that is lower on training images than on validation images says by how many nats the model overfits.
+- An energy, or the bound on it that a model knows, that is lower on training images than on validation images says by
+  how many nats the model overfits.
 - Chains that forget slowly mix badly: samples and the negative phase of learning then see a part of the model only.
 - Chains that saturate, which drive pixels to 0 or 1 where the data has greys, have left the data altogether.
 
@@ -23,7 +24,8 @@ import torch
 from torch import Tensor
 
 from gdm_core.chain_statistics import autocorrelation_time
-from gdm_core.contract import Energy, GenerativeModel, HiddenLayers, RunsChains, has
+from gdm_core.contract import GenerativeModel, HiddenLayers, RunsChains, has
+from gdm_core.energies import FEW_GUESSES, energy_or_bound, has_energy, what_is_low
 from gdm_core.randomness import seeded_generator
 
 VERDICTS = ("good", "watch", "bad")
@@ -78,7 +80,7 @@ def training_health(model: GenerativeModel, train: Tensor, validation: Tensor, s
         findings = []
         if has(model, HiddenLayers):
             findings += _hidden_units(model, validation)
-        if has(model, Energy):
+        if has_energy(model):
             findings.append(_energy_gap(model, train, validation))
         if has(model, RunsChains):
             findings += _chains(model, validation, seed)
@@ -104,27 +106,27 @@ def _hidden_units(model: GenerativeModel, images: Tensor) -> Iterator[Finding]:
 
 
 def _energy_gap(model: GenerativeModel, train: Tensor, validation: Tensor) -> Finding:
-    on_train, on_validation = model.energy(train).double(), model.energy(validation).double()
+    on_train, on_validation = (energy_or_bound(model, x, FEW_GUESSES).double() for x in (train, validation))
     gap = (on_validation.mean() - on_train.mean()).item()
     error = math.sqrt(on_train.var().item() / len(train) + on_validation.var().item() / len(validation))
     limits = GAP_ERRORS * error, max(GAP_ERRORS * error, GAP_SHARE * model.dimensions)
     return Finding(
         "energy gap of validation to train", gap, _grade(gap, limits),
-        f"The energy of {len(validation)} validation images lies {gap:.2f} nats above that of {len(train)} training "
-        f"images, standard error {error:.2f}: so much does the model overfit (to be watched from {limits[0]:.1f}, bad "
-        f"from {limits[1]:.1f}).",
+        f"The {what_is_low(model)} of {len(validation)} validation images lies {gap:.2f} nats above that of "
+        f"{len(train)} training images, standard error {error:.2f}: so much does the model overfit (to be watched from "
+        f"{limits[0]:.1f}, bad from {limits[1]:.1f}).",
     )  # fmt: skip
 
 
 def _chains(model: GenerativeModel, images: Tensor, seed: int) -> Iterator[Finding]:
     start = images[:CHAINS]
     steps = list(itertools.islice(model.chain_steps(start, generator=seeded_generator(seed, "health")), STEPS))
-    what = "energy" if has(model, Energy) else "brightness"
+    what = what_is_low(model) if has_energy(model) else "brightness"
     if not all(bool(torch.isfinite(x).all()) for x in steps):
         sentence = f"{len(start)} chains from validation images run to pixels that are NaN or infinite."
         yield Finding(f"autocorrelation time of the {what}", math.nan, "bad", sentence)
         return
-    values = [model.energy(x) if has(model, Energy) else x.flatten(1).mean(1) for x in steps]
+    values = [energy_or_bound(model, x, FEW_GUESSES) if has_energy(model) else x.flatten(1).mean(1) for x in steps]
     time = autocorrelation_time(torch.stack(values))
     least = "at least " if time > STEPS / 20 else ""
     yield Finding(

@@ -18,6 +18,7 @@ from dashboard.jobs import Job
 from dashboard.views import chains as view
 from gdm_core.chain_statistics import autocorrelation_time
 from gdm_core.contract import GenerativeModel
+from gdm_core.energies import energy_or_bound
 from gdm_core.randomness import seeded_generator
 from gdm_core.registry import build_model
 from pipelines import tracking
@@ -54,6 +55,24 @@ def test_the_course_is_the_models_own_chain(models) -> None:
         energies = torch.stack([model.energy(x).double() for x in (start, *own)])
     assert torch.equal(found.values, energies) and found.what == "energy"
     assert found.autocorrelation_time == autocorrelation_time(energies[15:])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["dbn", "dbm"])
+def test_where_there_is_no_energy_the_bound_on_it_is_followed(name: str) -> None:
+    """With one noise for all steps and for the data, so that an image has the same value whenever it comes."""
+    model = build_model(name, (1, 2, 2), hidden_units=(3, 2))
+    start = chains.noise(model, 4, 0)
+    found = course(model, start, 30)
+    assert found.what == "bound on the free energy" and torch.equal(found.data, found.values[0])
+    own = list(itertools.islice(model.chain_steps(start, 1.0, seeded_generator(0, "chain")), 30))
+    bounds = torch.stack([energy_or_bound(model, x, 8).double() for x in (start, *own)])
+    torch.testing.assert_close(found.values, bounds)
+    for x, value in zip(own, found.values[1:], strict=True):
+        again = (x == own[-1][:1]).flatten(1).all(1)
+        torch.testing.assert_close(value[again], found.values[-1, 0].expand(int(again.sum())), rtol=0, atol=1e-5)
+    figure = chain_figure(found.values.numpy(), found.what, found.data.numpy(), 0)
+    assert figure.layout.yaxis.title.text == "bound on the free energy, nats"
 
 
 @pytest.mark.parametrize("pixels", ["binary", "levels", "real"])

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gdm_core.contract import GenerativeModel
+from gdm_core.energies import energy_or_bound
 from gdm_core.health import IMAGES, Finding, divergence, training_health, worst
 from gdm_core.registry import build_model
 from tests.autoregressive_cases import all_images
@@ -60,6 +61,22 @@ def test_a_gap_of_energy_between_the_splits_is_measured_in_nats() -> None:
     finding = found(model, images[lowest])["energy gap of validation to train"]
     assert finding.value == pytest.approx((energy[:IMAGES].mean() - energy[lowest].mean()).item(), rel=1e-5)
     assert finding.verdict == "bad" and found(model)["energy gap of validation to train"].value == pytest.approx(0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["dbn", "dbm"])
+def test_of_a_bound_on_the_energy_the_gap_and_the_chains_are_told(name: str) -> None:
+    model, images = build_model(name, (1, 3, 3), hidden_units=(4, 3)), all_images((1, 3, 3)).float()
+    for parameter in model.parameters():
+        parameter.normal_(std=0.7)
+    bound = energy_or_bound(model, images, 8)
+    lowest = bound.argsort()[:100]
+    findings = found(model, images[lowest])
+    gap = findings["energy gap of validation to train"]
+    assert gap.value == pytest.approx((bound[:IMAGES].mean() - bound[lowest].mean()).item(), rel=1e-4)
+    assert gap.verdict == "bad" and gap.sentence.startswith("The bound on the free energy of ")
+    chains = findings["autocorrelation time of the bound on the free energy"]
+    assert "forget their bound on the free energy in" in chains.sentence
 
 
 def test_chains_that_stand_still_are_bad() -> None:

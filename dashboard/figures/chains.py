@@ -31,5 +31,5 @@ def chain_figure(values: numpy.ndarray, what: str, data: Sequence[float], moment
     ))  # fmt: skip
     figure.add_vline(moment, line={"color": COLOURS[3], "width": 1, "dash": "dash"})
     figure.update_xaxes(title="step")
-    figure.update_yaxes(title="energy, nats" if what == "energy" else "mean brightness")
+    figure.update_yaxes(title="mean brightness" if what == "brightness" else f"{what}, nats")
     return finish(figure, 320, legend=False)
