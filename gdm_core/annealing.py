@@ -52,10 +52,14 @@ class Tempered(Protocol[State]):
 
 @runtime_checkable
 class TemperedImages(Tempered[State], Protocol[State]):
-    """A family whose states are images, so that chains can start at given ones."""
+    """A family whose states are images, or images with more drawn to them, so that chains can start at given ones.
 
-    def at_images(self, x: Tensor) -> State:
-        """Chains that stand at images (n, C, H, W)."""
+    What is drawn, h ~ q(h | x), costs no bias: exp(log w - log q) is on average the probability of x where forward
+    chains end, and w p(h | x) / q(h | x) keeps the mean of 1 / w backwards from exact draws of x.
+    """
+
+    def at_images(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[State, Tensor]:
+        """Chains that stand at images (n, C, H, W), and log q of what was drawn, (n,) float64: 0 where nothing was."""
         ...
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gdm_core.annealing import anneal, anneal_backwards
+from gdm_core.annealing import anneal, anneal_backwards, annealed_log_prob
 from gdm_core.contract import Batch, TrainingConfig
 from gdm_core.data.treatments import treatment_for
+from gdm_core.likelihoods import annealing_report, why_not_over_images
 from gdm_core.models.energy.boltzmann_machine import BoltzmannMachine
 from gdm_core.models.energy.learning.boltzmann_learning import (
     Activity,
@@ -20,6 +21,7 @@ from gdm_core.models.energy.learning.boltzmann_learning import (
     pair_statistics,
 )  # fmt: skip
 from gdm_core.models.energy.partition import tempered_boltzmann_machine
+from gdm_core.models.energy.partition.tempered_boltzmann_machine import MOST_ENUMERATED
 from gdm_core.models.energy.partition.unit_sums import log_sum_of_units
 from gdm_core.models.energy.rbm import RestrictedBoltzmannMachine
 from gdm_core.models.energy.sampling.gibbs_scan import Units, blocks_of, gibbs_scan, mean_field_scan
@@ -273,6 +275,49 @@ def test_weights_have_the_constant_as_their_mean_from_both_sides():
     assert forwards.logsumexp(0).item() - math.log(n) == pytest.approx(exact, abs=0.03)
     assert math.log(n) - (-backwards).logsumexp(0).item() == pytest.approx(exact, abs=0.03)
     assert forwards.std() > 0.1 and backwards.std() > 0.1
+
+
+@torch.no_grad()
+@every_connection
+def test_chains_from_images_are_unbiased_for_any_connections(visible, hidden):
+    """Probabilities where chains end sum to one; draws of images, hidden units added, give 1 / Z backwards."""
+    model, betas, n = machine(visible, hidden), torch.tensor([0, 0.4, 1.0]).double(), 10_000
+    family, x = model.tempered(), all_images(SHAPE)
+    start, log_q = family.at_images(x.repeat_interleave(n, 0), seeded_generator(0))
+    log_ratio = family.log_density(start, 1.0) + model.energy(x).repeat_interleave(n) - log_q
+    assert (log_ratio.abs().max() < 1e-9) == (not hidden), "without J the hidden units have their posterior"
+    w = (annealed_log_prob(family, start, betas, seeded_generator(1)) - log_q).view(len(x), n).exp()
+    p, variance = w.mean(1), w.var(1) / n
+    assert p.sum().item() == pytest.approx(1, abs=0.03)
+    state = family.base_sample(200_000, generator := seeded_generator(2))
+    for beta in betas[1:].tolist():
+        state = family.step(state, beta, generator)
+    ends = (state.s[:, None, 3:] == x.flatten(1)).all(2).double().mean(0)
+    assert ((p - ends) / (variance + ends * (1 - ends) / 200_000).sqrt()).abs().max() < 4  # standard normal
+    drawn = x[torch.multinomial((-model.energy(x)).softmax(0), 100_000, True, generator=seeded_generator(3))]
+    start, log_q = family.at_images(drawn, seeded_generator(4))
+    log_w = anneal_backwards(family, start, betas, seeded_generator(5))
+    log_w -= family.log_density(start, 1.0) + model.energy(drawn) - log_q
+    exact = joint(model).logsumexp((0, 1)).item()
+    assert math.log(100_000) - (-log_w).logsumexp(0).item() == pytest.approx(exact, abs=0.03)
+
+
+@torch.no_grad()
+def test_the_report_encloses_what_is_true():
+    model, images = machine(scale=1.2), all_images(SHAPE)
+    found = annealing_report(model, images, 300, chains=300, chains_per_image=100)
+    exact, log_z = -model.energy(images) - found.exact.value, joint(model).logsumexp((0, 1)).item()
+    assert found.backwards_is_bound and found.exact.value == pytest.approx(log_z)
+    assert found.forwards.low - 0.02 <= log_z <= found.forwards.high + 0.02
+    assert found.backwards.low - 0.02 <= log_z <= found.backwards.high + 0.02
+    torch.testing.assert_close(found.conservative, exact, atol=0.3, rtol=0)
+
+
+def test_an_energy_that_is_an_estimate_is_no_place_to_start():
+    model = BoltzmannMachine(SHAPE, MOST_ENUMERATED + 1)
+    with pytest.raises(ValueError, match="does not anneal over images.*itself an estimate.*evaluate"):
+        annealing_report(model, torch.zeros(1, *SHAPE), 5)
+    assert not why_not_over_images(BoltzmannMachine(SHAPE, MOST_ENUMERATED + 1, hidden_connections=False))
 
 
 # --- learning ----------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gdm_core.annealing import anneal_backwards
 from gdm_core.contract import Batch, TrainingConfig
-from gdm_core.likelihoods import likelihood, log_partition
+from gdm_core.likelihoods import annealing_report, likelihood, log_partition
 from gdm_core.models.energy.dbm import DeepBoltzmannMachine
 from gdm_core.models.energy.learning.mean_field_learning import DoubledLayer, MeanFieldLearning, ascent
 from gdm_core.randomness import seeded_generator
@@ -154,6 +154,29 @@ def test_annealing_is_unbiased_with_four_temperatures(hidden_units):
     family = model.tempered()
     back = anneal_backwards(family, family.at(drawn), betas, seeded_generator(2))
     assert -(-back).exp().mean().log().item() == pytest.approx(exact, abs=0.015)
+
+
+@pytest.mark.parametrize("hidden_units", [(3, 2), (2, 2, 2)])
+def test_annealing_from_both_ends_brackets_the_enumerated_constant(hidden_units):
+    """Single weights forwards are on average too small, backwards from exact draws too large: further apart when short.
+    """
+    model, gaps = machine(hidden_units, 1.5), []
+    exact, folded, family = log_joint(model).logsumexp((0, 1)).item(), model.folded(), model.tempered()
+    even = states(folded.dimensions)
+    p = (-folded.free_energy(even)).softmax(0)
+    drawn = even[torch.multinomial(p, 20_000, replacement=True, generator=seeded_generator(1))]
+    for temperatures in (4, 40):
+        betas = torch.linspace(0, 1, temperatures, dtype=torch.float64)
+        below = model.anneal(20_000, betas, seeded_generator(0)).mean().item()
+        above = anneal_backwards(family, family.at(drawn), betas, seeded_generator(2)).mean().item()
+        assert below < exact < above
+        gaps.append(above - below)
+    assert gaps[1] < gaps[0] / 3
+
+
+def test_the_report_says_why_not_and_what_can_be_done():
+    with pytest.raises(ValueError, match="DeepBoltzmannMachine does not .* not a state.* bound .*evaluate NAME"):
+        annealing_report(machine(), IMAGES, 5)
 
 
 # --- chains ------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import torch
 import gdm_core.models  # noqa: F401
 from gdm_core.annealing import anneal_backwards, annealed_log_prob
 from gdm_core.contract import Batch, TrainingConfig
+from gdm_core.likelihoods import annealing_report
 from gdm_core.models.energy.learning.contrastive_divergence import ContrastiveDivergence
 from gdm_core.registry import build_model
 from gdm_core.training import train
@@ -132,9 +133,22 @@ def test_annealing_from_both_sides_and_from_an_image() -> None:
     assert forth.mean() < exact < back.mean()
     assert (forth.logsumexp(0) - math.log(n)).item() == pytest.approx(exact.item(), abs=0.03)
     assert -((-back).logsumexp(0) - math.log(n)).item() == pytest.approx(exact.item(), abs=0.03)
-    x = v[:1].expand(n, -1)
-    log_p = annealed_log_prob(family, family.at(x), betas, torch.Generator().manual_seed(2)).logsumexp(0) - math.log(n)
+    start, log_q = family.at_images(v[:1].view(1, 1, 2, 2).expand(n, -1, -1, -1))
+    assert torch.equal(start.v, v[:1].expand(n, -1)) and not log_q.any()
+    log_p = annealed_log_prob(family, start, betas, torch.Generator().manual_seed(2)).logsumexp(0) - math.log(n)
     assert log_p.item() == pytest.approx(log_density(model, v[:1]).item(), abs=0.05)
+
+
+@torch.no_grad()
+def test_the_report_of_a_machine_of_real_pixels_comes_near_the_enumeration() -> None:
+    torch.manual_seed(3)
+    model = machine((1, 2, 2), 4, scale=1.0)
+    images = torch.rand(5, 1, 2, 2, dtype=torch.float64)
+    found = annealing_report(model, images, 1000, chains=200, chains_per_image=300)
+    exact = log_density(model, images.flatten(1))
+    assert not found.backwards_is_bound and found.exact.value == model.exact_log_partition().item()
+    torch.testing.assert_close(found.conservative, exact, atol=0.1, rtol=0)
+    torch.testing.assert_close(found.optimistic, exact, atol=0.1, rtol=0)
 
 
 @torch.no_grad()

@@ -211,7 +211,7 @@ def test_completions_follow_the_enumerated_conditional_whatever_the_label():
 def test_the_family_starts_at_the_base_and_ends_at_the_model():
     model = machine()
     family, x = model.tempered(), all_images((1, 2, 2))
-    state = family.at_images(x)
+    state, _ = family.at_images(x)
     torch.testing.assert_close(family.log_density(state, 1.0), -model.energy(x))
     torch.testing.assert_close(family.log_density(state, 0.0).logsumexp(0), family.base_log_partition())
 
@@ -221,9 +221,9 @@ def test_the_family_starts_at_the_base_and_ends_at_the_model():
 def test_a_tempered_step_is_reversible_and_leaves_its_distribution_as_it_is(beta):
     model, x = machine((1, 1, 3), scale=1.5), all_images((1, 1, 3))
     family = model.tempered()
-    log_prob = family.log_density(family.at_images(x), beta).log_softmax(0)
+    log_prob = family.log_density(family.at_images(x)[0], beta).log_softmax(0)
     before = torch.multinomial(log_prob.exp(), 300_000, replacement=True, generator=seeded_generator(0))
-    after = family.step(family.at_images(x[before]), beta, seeded_generator(1)).v
+    after = family.step(family.at_images(x[before])[0], beta, seeded_generator(1)).v
     statistic, bound = chi_square(after.view(-1, 1, 1, 3), x, log_prob)
     assert statistic < bound
     counts = torch.bincount(8 * before + after.long() @ torch.tensor([4, 2, 1]), minlength=64).view(8, 8).double()

@@ -166,9 +166,10 @@ def test_a_model_that_does_not_anneal_has_no_such_section(models) -> None:
 
 
 def test_a_model_whose_chains_do_not_start_at_images_says_so(models, monkeypatch) -> None:
-    monkeypatch.setattr(view, "anneals_over_images", lambda model: False)
+    monkeypatch.setattr(view, "why_not_over_images", lambda model: "It has no energy: try `evaluate NAME`.")
     test = page("model", model="digits-rbm/1")
-    assert view.NOT_FROM_IMAGES in words(test) and all(one.label != "Anneal" for one in test.button)
+    assert f"It has no energy: try `evaluate {loading.model(models['rbm']).uri}`." in words(test)
+    assert all(one.label != "Anneal" for one in test.button)
 
 
 def test_without_the_data_it_says_what_is_missing(models, monkeypatch) -> None:

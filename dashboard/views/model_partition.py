@@ -17,7 +17,7 @@ from dashboard.tables import csv_of
 from dashboard.views import model_evaluation
 from gdm_core.contract import Anneals
 from gdm_core.data import evaluation_images
-from gdm_core.likelihoods import anneals_over_images
+from gdm_core.likelihoods import why_not_over_images
 
 if TYPE_CHECKING:
     import pandas
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
 
 TEMPERATURES = (100, 200, 500, 1000, 2000, 5000, 10_000, 20_000)
 CHAINS = (20, 50, 100, 200, 500)
-NOT_FROM_IMAGES = (
-    "Annealing backwards and from images needs chains that start at an image and know its energy. This "
-    "architecture's do not, so there is only the forward value of its evaluation."
-)
 ASKED = "_partition"  # what this session asked to have annealed: {address: (temperatures, chains)}
 
 
@@ -44,8 +40,8 @@ def show_partition(version: ModelVersion) -> None:
     st.subheader("Partition function", anchor=False)
     _show_stored(version)
     loaded = loading.model(version.uri)
-    if not anneals_over_images(loaded.model):
-        st.info(NOT_FROM_IMAGES, icon=":material/info:")
+    if refusal := why_not_over_images(loaded.model):
+        st.info(refusal.replace("NAME", loaded.uri), icon=":material/info:")
         return
     images = _validation_images(loaded)
     if images is not None:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from gdm_core.annealing import Steps, TemperedImages, annealing_backwards, annealing_log_prob, outcome
-from gdm_core.contract import Energy, GenerativeModel, Samples, SamplesStepwise, has
+from gdm_core.contract import Anneals, Energy, GenerativeModel, Samples, SamplesStepwise, has
 from gdm_core.likelihoods.log_partition import (
     LogPartition,
     annealing_log_partition,
@@ -67,9 +67,25 @@ def annealing_report(
     return outcome(annealing_report_steps(model, images, temperatures, chains, chains_per_image, seed))
 
 
-def anneals_over_images(model: GenerativeModel) -> bool:
-    """Whether there is a report: its annealed chains can start at images, and it knows their energies."""
-    return has(model, Energy) and hasattr(type(model), "tempered") and isinstance(model.tempered(), TemperedImages)
+def why_not_over_images(model: GenerativeModel) -> str:
+    """Why there is no report, in a sentence that says what there is instead; empty where there is one.
+
+    A report needs annealed chains that can start at images, and the images' exact energies.
+    """
+    name = type(model).__name__
+    if not has(model, Anneals):
+        return f"{name} does not anneal over images, so there is nothing to compare."
+    if has(model, Energy) and isinstance(model.tempered(), TemperedImages):
+        return ""
+    if has(model, Energy):
+        why = "has so many connected hidden units that the energy of an image is itself an estimate by annealing"
+    else:
+        why = "is annealed over hidden units, of which an image is not a state, and has a bound for an image, no energy"
+    return (
+        f"{name} does not anneal over images: it {why}. That leaves log Z forwards, with its interval and what speaks "
+        "against it: `python -m pipelines evaluate NAME --temperatures 10000`, and a number that stays as it is with "
+        "more temperatures; where few units have to be summed, `evaluate` without temperatures enumerates log Z."
+    )
 
 
 def annealing_report_steps(
@@ -81,8 +97,8 @@ def annealing_report_steps(
     seed: int = 0,
 ) -> Generator[float, None, AnnealingReport]:
     """`annealing_report`, yielding the share of the work that is done after every temperature."""
-    if not anneals_over_images(model):
-        raise ValueError(f"{type(model).__name__} does not anneal over images, so there is nothing to compare")
+    if refusal := why_not_over_images(model):
+        raise ValueError(refusal)
     betas = inverse_temperatures(temperatures)
     steps, done = _steps(model, model.check_images(images), betas, chains, chains_per_image, seed), 0
     whole = (len(betas) - 1) * (2.125 * chains + len(images) * chains_per_image)  # the eighth: the coarser schedule
@@ -102,9 +118,12 @@ def _steps(
     forwards = yield from annealing_log_partition(model, betas, chains, seeded_generator(seed, "log partition"))
     draws, exact = yield from _draws(model, chains, seed)
     generator = seeded_generator(seed, "backwards")
-    upwards = yield from annealing_backwards(family, family.at_images(draws), betas, generator)
-    start = family.at_images(images.repeat_interleave(chains_per_image, 0))
-    log_w = yield from annealing_log_prob(family, start, betas, seeded_generator(seed, "from images"))
+    start, log_q = family.at_images(draws, generator)
+    log_ratio = family.log_density(start, 1.0) + model.energy(draws).double() - log_q  # log p(h | x) / q(h | x)
+    upwards = (yield from annealing_backwards(family, start, betas, generator)) - log_ratio
+    generator = seeded_generator(seed, "from images")
+    start, log_q = family.at_images(images.repeat_interleave(chains_per_image, 0), generator)
+    log_w = (yield from annealing_log_prob(family, start, betas, generator)) - log_q
     conservative = log_w.view(len(images), chains_per_image).logsumexp(1) - math.log(chains_per_image)
     optimistic = -model.energy(images).double() - forwards.value
     return AnnealingReport(

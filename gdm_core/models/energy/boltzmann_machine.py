@@ -27,6 +27,7 @@ from gdm_core.models.energy.learning.boltzmann_learning import PersistentLearnin
 from gdm_core.models.energy.partition.tempered_boltzmann_machine import (
     MEAN_FIELD_SCANS,
     TemperedBoltzmannMachine,
+    family_of,
     log_sums_given_images,
 )
 from gdm_core.models.energy.partition.tempered_rbm import bernoulli, softplus
@@ -196,7 +197,7 @@ class BoltzmannMachine(GenerativeModel):
 
     def tempered(self) -> TemperedBoltzmannMachine:
         """The family from the machine that knows only the pixels' frequencies to this one."""
-        return TemperedBoltzmannMachine(self)
+        return family_of(self)
 
     def anneal(self, n: int, betas: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """n annealed importance weights along `betas`, increasing from 0 to 1: log w (n,), float64."""

@@ -71,6 +71,26 @@ class TemperedBoltzmannMachine:
         return self.at(gibbs_scan(warm, s, self.machine.uniforms(len(s), generator), backwards=True))
 
 
+class TemperedFromImages(TemperedBoltzmannMachine):
+    """The same of a machine whose free energy is exact, which chains from images need."""
+
+    def at_images(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Chains, Tensor]:
+        """Chains at images (n, C, H, W) with h ~ q(h | x), factorial about the mean field; and log q, (n,) float64.
+
+        Without connections among the hidden units q is their posterior.
+        """
+        v = self.machine.as_vectors(x)
+        logits = self.machine.units_given(v).inputs(self.machine.hidden_means(v)).detach()  # (n, hidden)
+        h = bernoulli(logits, self.machine.uniforms(len(v), generator)[:, : logits.shape[1]])
+        return self.at(torch.cat([h, v], 1)), (h * logits - softplus(logits)).sum(1, dtype=torch.float64)
+
+
+def family_of(machine: BoltzmannMachine) -> TemperedBoltzmannMachine:
+    """The family of all units; from images where the sum over the hidden units is exact."""
+    exact = machine.hidden_pairs is None or len(machine.hidden_bias) <= MOST_ENUMERATED
+    return TemperedFromImages(machine) if exact else TemperedBoltzmannMachine(machine)
+
+
 class TemperedPosterior:
     """A `Tempered` family of the hidden units of images, given by their biases a (N, hidden): `chains` for each image.
 

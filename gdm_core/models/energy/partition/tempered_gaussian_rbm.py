@@ -43,6 +43,10 @@ class TemperedGaussianMachine:
         """Chains that stand at vectors (n, D)."""
         return Chains(v, self.machine.hidden_logits(v))
 
+    def at_images(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Chains, Tensor]:
+        """Chains that stand at images (n, C, H, W), (n,) zeros: nothing is drawn."""
+        return self.at(self.machine.as_vectors(x)), x.new_zeros(len(x), dtype=torch.float64)
+
     def log_density(self, state: Chains, beta: float) -> Tensor:
         """f_beta(v), (n,) float64: terms in the machine's precision, sums in double."""
         base = ((state.v - self.base_mean) / self.base_sigma).square().sum(1, dtype=torch.float64)

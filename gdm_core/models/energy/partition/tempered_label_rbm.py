@@ -51,9 +51,9 @@ class TemperedLabelMachine:
         """Chains that stand at visible vectors (n, D)."""
         return LabelChains(v, self.machine.class_hidden_logits(v))
 
-    def at_images(self, x: Tensor) -> LabelChains:
-        """Chains that stand at images (n, C, H, W)."""
-        return self.at(self.machine.as_vectors(x))
+    def at_images(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[LabelChains, Tensor]:
+        """Chains that stand at images (n, C, H, W), (n,) zeros: nothing is drawn."""
+        return self.at(self.machine.as_vectors(x)), x.new_zeros(len(x), dtype=torch.float64)
 
     def log_density(self, state: LabelChains, beta: float) -> Tensor:
         """f_beta(v), (n,) float64: terms in the machine's precision, sums in double."""
