@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dashboard.jobs import Job
 from dashboard.masks import known_of
-from gdm_core.contract import CompletesStepwise, Energy, ExactLikelihood, GenerativeModel, PixelLikelihood, has
+from gdm_core.contract import CompletesStepwise, ExactLikelihood, GenerativeModel, PixelLikelihood, RunsChains, has
 from gdm_core.randomness import seeded_generator
 
 PORTION = 4  # images at a time where a step is the whole completion: so long the model is taken, and so much memory
@@ -39,7 +39,7 @@ def why(model: GenerativeModel, unknown: Tensor) -> tuple[bool, str]:
             "Each unknown pixel is drawn given every known pixel that bears on it, so that together they are a draw "
             "from p(unknown | known)."
         )
-    if has(model, Energy):
+    if has(model, RunsChains):
         return False, (
             "The unknown pixels are drawn by a Markov chain while the known ones are held fixed: it comes ever nearer "
             "to p(unknown | known), but is stopped after a number of steps."

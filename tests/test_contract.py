@@ -57,7 +57,7 @@ EXPECTED = {
     },
     "dbn": {
         "Samples", "SamplesStepwise", "UnnormalisedBound", "Anneals", "Enumerates", "RunsChains", "HiddenLayers",
-        "Encodes", "Reconstructs", "Filters",
+        "Encodes", "Reconstructs", "Completes", "Filters",
     },
     "eonade": EXACT_IN_ORDER,
     "fvsbn": EXACT_IN_ORDER,
@@ -93,7 +93,7 @@ EXPECTED = {
     "wavenet": EXACT_IN_ORDER,
     "vae": {"Samples", "LatentLikelihood", "Encodes", "Decodes", "Reconstructs"},
 }  # fmt: skip
-NUMBER_OF_PAIRS = 203
+NUMBER_OF_PAIRS = 204
 
 # --- what is collected -------------------------------------------------------------------------------------------
 

@@ -117,6 +117,41 @@ def test_the_guesses_are_worked_off_in_parts(monkeypatch):
 
 @torch.no_grad()
 @pytest.mark.parametrize("hidden_units", [(3, 2), (3, 2, 2)])
+@pytest.mark.parametrize(
+    ("shown", "temperature"), [((1, None, 0, None), 1.0), ((None, 0, None, None), 0.7), ((None,) * 4, 1.0)]
+)
+def test_completions_follow_the_enumerated_conditional(hidden_units, shown, temperature):
+    model, n = network(hidden_units, sampling_steps=300), 5_000
+    known = torch.tensor([value is not None for value in shown]).double()
+    x = torch.tensor([0.0 if value is None else value for value in shown]).double()
+    drawn = model.complete(as_images(model, x.expand(n, -1)), as_images(model, known), temperature, seeded_generator(6))
+    counts = torch.bincount((drawn.flatten(1) @ torch.tensor([8.0, 4, 2, 1]).double()).long(), minlength=16)
+    for parameter in model.machines.parameters():  # a temperature divides all of p
+        parameter.div_(temperature)
+    agree = (states(4)[:, known == 1] == x[known == 1]).all(1)
+    p = enumerated(model).exp()[agree]
+    assert counts[~agree].sum() == 0
+    expected = n * p / p.sum()
+    assert ((counts[agree] - expected) ** 2 / expected).sum().item() < chi_square_bound(len(p))
+
+
+@torch.no_grad()
+def test_guesses_that_are_poor_are_made_up_for():
+    """A recognition net that knows nothing of the image still leaves the conditional as it is."""
+    model, n = network((3, 2), sampling_steps=300), 5_000
+    model.recognition_weights[0].zero_()
+    model.machines[0].hidden_bias.fill_(0.7)
+    known = torch.tensor([1.0, 0, 0, 1.0]).double()
+    x = torch.tensor([1.0, 0, 0, 0]).double()
+    drawn = model.complete(as_images(model, x.expand(n, -1)), as_images(model, known), generator=seeded_generator(6))
+    counts = torch.bincount((drawn.flatten(1)[:, 1:3] @ torch.tensor([2.0, 1]).double()).long(), minlength=4)
+    p = enumerated(model).exp()[[8, 10, 12, 14]]
+    expected = n * p / p.sum()
+    assert ((counts - expected) ** 2 / expected).sum().item() < chi_square_bound(4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("hidden_units", [(3, 2), (3, 2, 2)])
 def test_samples_follow_the_density(hidden_units):
     model, n = network(hidden_units, sampling_steps=30), 20_000
     drawn = model.sample(n, generator=seeded_generator(3)).flatten(1)

@@ -30,9 +30,10 @@ from gdm_core.layers.sampling_arguments import draw_uniforms
 from gdm_core.models.energy.learning.contrastive_divergence import ContrastiveDivergence
 from gdm_core.models.energy.learning.greedy_layers import turn_upside_down
 from gdm_core.models.energy.learning.up_down import UpDown, h_as_images
-from gdm_core.models.energy.partition.tempered_rbm import Chains, TemperedMachine, bernoulli, softplus
+from gdm_core.models.energy.partition.tempered_rbm import Chains, TemperedMachine, bernoulli
 from gdm_core.models.energy.rbm import RestrictedBoltzmannMachine
 from gdm_core.models.energy.sampling.chain_moments import moments
+from gdm_core.models.energy.sampling.guessed_completion import complete_by_guesses, log_bernoulli, log_joint
 from gdm_core.registry import register
 from gdm_core.updates import OnFeatures, split_epochs
 
@@ -46,7 +47,7 @@ class DeepBeliefNetwork(GenerativeModel):
     `steps`, `persistent`, `chains`: of contrastive divergence, as for one machine. The machines above the first learn
     at `upper_rate` times the learning rate. `fine_tuning` is the share of the epochs in which all layers learn
     together, at `fine_tuning_rate` times it; the other epochs are divided evenly between the layers. `sampling_steps`
-    is the length of the top machine's Gibbs chains that draw images.
+    is the length of the top machine's Gibbs chains that draw images, and of those that complete them.
     """
 
     default_training = TrainingConfig(epochs=300, batch_size=32, learning_rate=0.2)
@@ -118,14 +119,12 @@ class DeepBeliefNetwork(GenerativeModel):
     def generative_log_probs(self, layers: Sequence[Tensor]) -> list[Tensor]:
         """[log p(x | h_1), ..., log p(h_{L-2} | h_{L-1})] in nats, each (N,)."""
         pairs = zip(self.machines[:-1], itertools.pairwise(layers), strict=True)
-        return [_log_bernoulli(machine.visible_logits(above), below) for machine, (below, above) in pairs]
+        return [log_bernoulli(machine.visible_logits(above), below) for machine, (below, above) in pairs]
 
     def recognition_log_probs(self, layers: Sequence[Tensor]) -> list[Tensor]:
         """[log q(h_1 | x), ..., log q(h_{L-1} | h_{L-2})] in nats, each (N,)."""
         pairs = enumerate(itertools.pairwise(layers))
-        return [_log_bernoulli(self.recognition_logits(i, below), above) for i, (below, above) in pairs]
-
-    # --- learning ---
+        return [log_bernoulli(self.recognition_logits(i, below), above) for i, (below, above) in pairs]
 
     def training_phases(self, config: TrainingConfig) -> Iterator[Phase]:
         each = (1 - self.fine_tuning) / len(self.machines)
@@ -148,8 +147,6 @@ class DeepBeliefNetwork(GenerativeModel):
     def _draw_features(self, layer: int, images: Tensor) -> Tensor:
         return h_as_images(self.recognise(self.as_vectors(images), layers=layer)[-1])
 
-    # --- the bound and its constant ---
-
     def unnormalised_bound(self, x: Tensor, k: int, generator: torch.Generator | None = None) -> Tensor:
         """The mean over k guesses h ~ q of log p(x, ..., h_{L-2} | h_{L-1}) - F(h_{L-1}) - log q(h | x), (N,).
 
@@ -163,8 +160,8 @@ class DeepBeliefNetwork(GenerativeModel):
         for part in uniforms.split(max(1, ACTIVATIONS_AT_ONCE // numbers)):
             noise = part.expand(-1, len(v), -1).flatten(0, 1)  # (guesses N, units)
             layers = self.recognise(v.repeat(len(part), 1), noise)
-            log_joint = sum(self.generative_log_probs(layers)) - self.top.free_energy(layers[-1])
-            total += (log_joint - sum(self.recognition_log_probs(layers))).double().view(len(part), -1).sum(0)
+            log_weight = log_joint(self, layers) - sum(self.recognition_log_probs(layers))
+            total += log_weight.double().view(len(part), -1).sum(0)
         return total / k
 
     def tempered(self) -> TemperedMachine:
@@ -212,6 +209,16 @@ class DeepBeliefNetwork(GenerativeModel):
             h = self.top.gibbs_step(h, temperature, generator)
             yield self._image_below(h, temperature, generator)
 
+    def complete(
+        self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw the pixels where `known` is 0 given the others, near their distribution, (N, C, H, W)."""
+        return complete_by_guesses(self, x, known, temperature, generator).view_as(x)
+
+    def completion_is_exact(self, known: Tensor) -> bool:
+        """Where there is nothing to draw: a Markov chain only comes near its distribution."""
+        return bool(known.all())
+
     def _image_below(self, h: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
         noise = self._uniforms((len(h), self.dimensions + sum(self.guessed_units[:-1])), generator)
         return self.generate(h, noise, temperature)[0].view(len(h), *self.data_shape)
@@ -241,8 +248,3 @@ class DeepBeliefNetwork(GenerativeModel):
     def filters(self) -> Tensor:
         """What each unit of the first hidden layer adds to the pixels' logits, (units, C, H, W)."""
         return self.machines[0].weight.detach().reshape(-1, *self.data_shape)
-
-
-def _log_bernoulli(logits: Tensor, values: Tensor) -> Tensor:
-    """log p of 0s and 1s, summed over the last axis."""
-    return (values * logits - softplus(logits)).sum(-1)
