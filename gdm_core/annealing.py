@@ -54,12 +54,12 @@ class Tempered(Protocol[State]):
 class TemperedImages(Tempered[State], Protocol[State]):
     """A family whose states are images, or images with more drawn to them, so that chains can start at given ones.
 
-    What is drawn, h ~ q(h | x), costs no bias: exp(log w - log q) is on average the probability of x where forward
-    chains end, and w p(h | x) / q(h | x) keeps the mean of 1 / w backwards from exact draws of x.
+    What is drawn is h ~ p_1(h | x), so that chains from exact draws of x stand at exact draws; and the mean of
+    exp(log w - log p_1(h | x)) is the probability of x where forward chains end.
     """
 
     def at_images(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[State, Tensor]:
-        """Chains that stand at images (n, C, H, W), and log q of what was drawn, (n,) float64: 0 where nothing was."""
+        """Chains that stand at images (n, C, H, W), and log p_1(h | x) of what was drawn, (n,) float64; or 0."""
         ...
 
 

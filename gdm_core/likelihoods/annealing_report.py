@@ -118,12 +118,11 @@ def _steps(
     forwards = yield from annealing_log_partition(model, betas, chains, seeded_generator(seed, "log partition"))
     draws, exact = yield from _draws(model, chains, seed)
     generator = seeded_generator(seed, "backwards")
-    start, log_q = family.at_images(draws, generator)
-    log_ratio = family.log_density(start, 1.0) + model.energy(draws).double() - log_q  # log p(h | x) / q(h | x)
-    upwards = (yield from annealing_backwards(family, start, betas, generator)) - log_ratio
+    start, _ = family.at_images(draws, generator)
+    upwards = yield from annealing_backwards(family, start, betas, generator)
     generator = seeded_generator(seed, "from images")
-    start, log_q = family.at_images(images.repeat_interleave(chains_per_image, 0), generator)
-    log_w = (yield from annealing_log_prob(family, start, betas, generator)) - log_q
+    start, log_drawn = family.at_images(images.repeat_interleave(chains_per_image, 0), generator)
+    log_w = (yield from annealing_log_prob(family, start, betas, generator)) - log_drawn
     conservative = log_w.view(len(images), chains_per_image).logsumexp(1) - math.log(chains_per_image)
     optimistic = -model.energy(images).double() - forwards.value
     return AnnealingReport(

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gdm_core.annealing import anneal
 from gdm_core.models.energy.partition.tempered_rbm import bernoulli, softplus
-from gdm_core.models.energy.partition.unit_sums import log_sums_of_units
+from gdm_core.models.energy.partition.unit_sums import draw_units, log_sums_of_units
 from gdm_core.models.energy.sampling.gibbs_scan import Units, gibbs_scan, mean_field_scan
 from gdm_core.randomness import seeded_generator
 
@@ -75,14 +75,15 @@ class TemperedFromImages(TemperedBoltzmannMachine):
     """The same of a machine whose free energy is exact, which chains from images need."""
 
     def at_images(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[Chains, Tensor]:
-        """Chains at images (n, C, H, W) with h ~ q(h | x), factorial about the mean field; and log q, (n,) float64.
-
-        Without connections among the hidden units q is their posterior.
-        """
+        """Chains at images (n, C, H, W) with hidden units h ~ p(h | x), and log p(h | x), (n,) float64."""
         v = self.machine.as_vectors(x)
-        logits = self.machine.units_given(v).inputs(self.machine.hidden_means(v)).detach()  # (n, hidden)
-        h = bernoulli(logits, self.machine.uniforms(len(v), generator)[:, : logits.shape[1]])
-        return self.at(torch.cat([h, v], 1)), (h * logits - softplus(logits)).sum(1, dtype=torch.float64)
+        units, uniforms = self.machine.units_given(v), self.machine.uniforms(len(v), generator)
+        if self.machine.hidden_pairs is not None:
+            h, log_p = draw_units(units, uniforms[:, :1])
+        else:
+            h = bernoulli(units.bias, uniforms[:, : units.bias.shape[1]])
+            log_p = (h * units.bias - softplus(units.bias)).sum(1, dtype=torch.float64).detach()
+        return self.at(torch.cat([h, v], 1)), log_p
 
 
 def family_of(machine: BoltzmannMachine) -> TemperedBoltzmannMachine:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gdm_core.models.energy.partition.enumeration import blocks_of_states, states_of
+from gdm_core.layers.raster_model import choose
+from gdm_core.models.energy.partition.enumeration import BLOCK, blocks_of_states, states_of
 from gdm_core.models.energy.partition.tempered_rbm import softplus
 from gdm_core.models.energy.sampling.gibbs_scan import Units
 
@@ -41,6 +42,20 @@ def log_sum_of_units(units: Units, one_by_one: slice, rest: slice) -> Tensor:
         own = ((bias[one_by_one] + t @ inner / 2) * t).sum(1)
         totals.append((own + softplus(bias[rest] + t @ across).sum(1)).logsumexp(0))
     return torch.stack(totals).logsumexp(0)
+
+
+@torch.no_grad()
+def draw_units(units: Units, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    """All units drawn by uniforms (n, 1) from a table of their states, for n biases (n, U): (n, U) and log p (n,)."""
+    size = units.bias.shape[1]
+    s = states_of(torch.arange(2**size, device=units.bias.device), size)  # (S, U)
+    own, drawn, log_probs = (s @ units.coupling.double() / 2 * s).sum(1), [], []
+    for bias, uniform in zip(*(x.double().split(max(1, BLOCK >> size)) for x in (units.bias, uniforms)), strict=True):
+        log_p = (own + bias @ s.T).log_softmax(1)  # (biases at once, S)
+        rows = choose(log_p, uniform)
+        drawn.append(s[rows])
+        log_probs.append(log_p.gather(1, rows[:, None])[:, 0])
+    return torch.cat(drawn).to(units.bias.dtype), torch.cat(log_probs)
 
 
 def log_sums_of_units(units: Units) -> Tensor:
