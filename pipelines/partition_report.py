@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from gdm_core.likelihoods import AnnealingReport, LogPartition
 
 
-def partition_report(uri: str, temperatures: int, chains: int, images: int) -> list[str]:
+def partition_report(uri: str, temperatures: int | str, chains: int, images: int) -> list[str]:
     """A registered model annealed now, a line for each number; images are the first of the validation split."""
     from gdm_core.data import evaluation_images, load_dataset
     from gdm_core.likelihoods import annealing_report

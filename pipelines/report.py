@@ -44,8 +44,8 @@ def numbers(record: Likelihood) -> str:
     return text
 
 
-def likelihood_report(uri: str, split: str, k: int, temperatures: int) -> dict[str, Any]:
-    """A registered model's likelihood on a split of its data set, computed now."""
+def likelihood_report(uri: str, split: str, k: int, temperatures: int | str | None) -> dict[str, Any]:
+    """A registered model's likelihood on a split of its data set, computed now; None: as its run was evaluated."""
     from gdm_core.data import load_dataset
     from pipelines.evaluation import split_likelihood
     from pipelines.registry_reader import load_registered
@@ -56,7 +56,8 @@ def likelihood_report(uri: str, split: str, k: int, temperatures: int) -> dict[s
     dataset = load_dataset(**stored.card.dataset["specification"])
     if dataset.digest != stored.card.dataset["digest"]:
         raise ValueError(f"data set {dataset.name} here is not the one {uri} was trained on (digests differ)")
-    record = split_likelihood(stored.model, dataset, stored.treatment, split, k=k, temperatures=temperatures)
+    asked = {"k": k} if temperatures is None else {"k": k, "temperatures": temperatures}
+    record = split_likelihood(stored.model, dataset, stored.treatment, split, **asked)
     report: dict[str, Any] = {"model": uri, "dataset": dataset.name, "split": split, "kind": record.kind}
     if record.kind == "none":
         return report

@@ -5,11 +5,18 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
+from typer.testing import CliRunner
 
 from gdm_core.data import load_dataset, treatment_for
+from gdm_core.likelihoods.log_partition import inverse_temperatures, standard_schedule
 from gdm_core.registry import build_model
+from pipelines import partition_report as module
+from pipelines import report
+from pipelines.cli import app
 from pipelines.evaluation import split_likelihood
 from pipelines.partition_report import partition_report
+from pipelines.report import likelihood_report
 from pipelines.tracking import load_model
 from tests.live_models import register_model
 from tests.stores import new_store, using
@@ -38,6 +45,24 @@ def test_a_model_that_does_not_anneal_is_refused(tmp_path) -> None:
         uri = register_model(tmp_path, "nade")
         with pytest.raises(ValueError, match="does not anneal over images"):
             partition_report(uri, 10, 5, 2)
+
+
+def test_evaluate_enumerates_as_the_run_did_and_anneals_where_it_is_asked_to(tmp_path, monkeypatch) -> None:
+    with using(new_store(tmp_path)):
+        uri = register_model(tmp_path, "rbm")
+        exact, annealed = (likelihood_report(uri, "validation", 10, asked) for asked in (None, 50))
+    assert exact["kind"] == "exact" and annealed["kind"] == "estimate"
+    assert annealed["settings"]["temperatures"] == 50
+    asked = []
+    monkeypatch.setattr(report, "likelihood_report", lambda *rest: asked.append(rest[-1]) or {})
+    monkeypatch.setattr(module, "partition_report", lambda *rest: asked.append(rest[1]) or [])
+    for line in ("evaluate a", "evaluate a --temperatures 70", "evaluate a --temperatures standard", "partition a",
+                 "partition a --temperatures standard"):  # fmt: skip
+        assert CliRunner().invoke(app, line.split()).exit_code == 0
+    assert asked == [None, 70, "standard", 2000, "standard"]
+    refused = CliRunner().invoke(app, ["evaluate", "a", "--temperatures", "many"])
+    assert isinstance(refused.exception, ValueError) and "--temperatures must be" in str(refused.exception)
+    assert torch.equal(inverse_temperatures("standard"), standard_schedule())
 
 
 def test_a_small_machine_is_evaluated_with_its_exact_log_z_unless_temperatures_are_asked_for() -> None:

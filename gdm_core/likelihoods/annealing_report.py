@@ -55,7 +55,7 @@ class AnnealingReport:
 def annealing_report(
     model: GenerativeModel,
     images: Tensor,
-    temperatures: int | Sequence[float] | Tensor = 2000,
+    temperatures: int | str | Sequence[float] | Tensor = 2000,
     chains: int = 100,
     chains_per_image: int = 10,
     seed: int = 0,
@@ -91,7 +91,7 @@ def why_not_over_images(model: GenerativeModel) -> str:
 def annealing_report_steps(
     model: GenerativeModel,
     images: Tensor,
-    temperatures: int | Sequence[float] | Tensor = 2000,
+    temperatures: int | str | Sequence[float] | Tensor = 2000,
     chains: int = 100,
     chains_per_image: int = 10,
     seed: int = 0,

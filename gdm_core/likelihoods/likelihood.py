@@ -82,7 +82,7 @@ def likelihood(
     images: Tensor,
     *,
     k: int = 1000,
-    temperatures: int | Sequence[float] | None = None,
+    temperatures: int | str | Sequence[float] | None = None,
     chains: int = 100,
     seed: int = 0,
     batch_size: int = 500,
@@ -103,8 +103,8 @@ def likelihood(
 
 
 def _evaluate(
-    model: GenerativeModel, images: Tensor, k: int, temperatures: int | Sequence[float] | None, chains: int, seed: int,
-    batch_size: int, log_z: LogPartition | None,
+    model: GenerativeModel, images: Tensor, k: int, temperatures: int | str | Sequence[float] | None, chains: int,
+    seed: int, batch_size: int, log_z: LogPartition | None,
 ) -> Likelihood:  # fmt: skip
     def record(kind: str, values: Tensor, **rest: Any) -> Likelihood:
         return Likelihood(values, kind, model.pixels, model.levels, model.dimensions, **rest)

@@ -54,7 +54,7 @@ class LogPartition:
 
 def log_partition(
     model: GenerativeModel,
-    temperatures: int | Sequence[float] | Tensor | None = None,
+    temperatures: int | str | Sequence[float] | Tensor | None = None,
     chains: int = 100,
     generator: torch.Generator | None = None,
     method: Literal["auto", "annealed", "exact"] = "auto",
@@ -62,7 +62,7 @@ def log_partition(
     """log Z of a model with `anneal` (or `exact_log_partition`).
 
     temperatures: how many inverse temperatures between 0 and 1, both included (`annealing_schedule`), or the
-        increasing sequence of them; None leaves the choice open.
+        increasing sequence of them, or "standard" (`standard_schedule`); None leaves the choice open.
     method: "exact" enumerates, "annealed" anneals (1000 temperatures unless told), and "auto" enumerates where no
         temperatures are asked for and at most 2^20 states have to be summed, and anneals otherwise.
 
@@ -183,8 +183,10 @@ def _check_chains(chains: int) -> None:
         raise ValueError(f"chains must be at least 2 for an interval, got {chains}")
 
 
-def inverse_temperatures(temperatures: int | Sequence[float] | Tensor) -> Tensor:
-    """The schedule that a number or a sequence means, (K,) float64, or ValueError."""
+def inverse_temperatures(temperatures: int | str | Sequence[float] | Tensor) -> Tensor:
+    """The schedule that a number, "standard" or a sequence means, (K,) float64, or ValueError."""
+    if isinstance(temperatures, str) and temperatures == "standard":
+        return standard_schedule()
     if isinstance(temperatures, int):
         return annealing_schedule(temperatures)
     betas = torch.as_tensor(temperatures, dtype=torch.float64, device="cpu")
