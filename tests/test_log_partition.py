@@ -131,3 +131,13 @@ def test_other_bad_input_is_refused() -> None:
         model.weight[0, 0] = float("nan")
     with pytest.raises(ValueError, match="finite"):
         log_partition(model, 10)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_broken_parameters_are_no_exact_constant(value: float) -> None:
+    model = machine()
+    with torch.no_grad():
+        model.weight.fill_(value)
+        model.visible_bias.fill_(value)
+    with pytest.raises(ValueError, match="enumeration gave a log Z that is (nan|-?inf).*finite"):
+        log_partition(model, method="exact")

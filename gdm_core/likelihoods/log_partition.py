@@ -175,6 +175,8 @@ def _enumerated(model: GenerativeModel) -> LogPartition:
     if not has(model, Enumerates):
         raise ValueError(f"{type(model).__name__} has no exact_log_partition(), so its log Z cannot be enumerated")
     value = model.exact_log_partition().item()
+    if not math.isfinite(value):
+        raise ValueError(f"enumeration gave a log Z that is {value}: are the model's parameters finite?")
     return LogPartition(value, value, value, "exact")
 
 
