@@ -63,11 +63,21 @@ class TemperedImages(Tempered[State], Protocol[State]):
         ...
 
 
+def check_schedule(betas: Tensor, name: str = "betas") -> Tensor:
+    """Return inverse temperatures, or raise ValueError where they do not increase from 0 to 1."""
+    if betas.dim() != 1 or len(betas) < 2:
+        raise ValueError(f"{name} must be a sequence of at least 2, got shape {tuple(betas.shape)}")
+    if betas[0] != 0 or betas[-1] != 1 or not (betas.diff() > 0).all():
+        raise ValueError(f"{name} must increase from 0 to 1 (they are inverse temperatures: 0 is hot)")
+    return betas
+
+
 def annealing(family: Tempered[State], n: int, betas: Tensor, generator: torch.Generator | None) -> Iterator[Tensor]:
     """Yield log w (n,), float64, after every temperature from the second on; the next step changes the tensor."""
+    temperatures = check_schedule(betas).tolist()
     state = family.base_sample(n, generator)
     log_w = family.base_log_partition().repeat(n)
-    for warmer, colder in itertools.pairwise(betas.tolist()):
+    for warmer, colder in itertools.pairwise(temperatures):
         log_w += family.log_density(state, colder) - family.log_density(state, warmer)
         yield log_w
         state = family.step(state, colder, generator)
@@ -104,7 +114,7 @@ def annealing_backwards(
 ) -> Steps[Tensor]:
     """`anneal_backwards`, a temperature at a time."""
     log_w = family.base_log_partition().clone()
-    for colder, warmer in itertools.pairwise(betas.flip(0).tolist()):
+    for colder, warmer in itertools.pairwise(check_schedule(betas).flip(0).tolist()):
         state = family.step(state, colder, generator)
         log_w = log_w + family.log_density(state, colder) - family.log_density(state, warmer)
         yield len(log_w)
@@ -129,7 +139,7 @@ def annealing_log_prob(
 ) -> Steps[Tensor]:
     """`annealed_log_prob`, a temperature at a time."""
     log_w = -family.base_log_partition()
-    for beta in betas[1:].flip(0).tolist():
+    for beta in check_schedule(betas)[1:].flip(0).tolist():
         before, state = family.log_density(state, beta), family.step(state, beta, generator)
         log_w = log_w + before - family.log_density(state, beta)
         yield len(log_w)

@@ -117,6 +117,18 @@ def test_annealed_log_probabilities_are_conservative_and_come_near() -> None:
 # --- schedules, and when not to trust them -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("betas", [[0.5, 1.0], [0.0], [], [0.0, 0.9], [0.0, 0.6, 0.4, 1.0], [0.0, math.nan, 1.0]])
+def test_weights_along_what_is_no_schedule_are_refused(betas: list[float]) -> None:
+    """By every way that anneals, before anything is drawn."""
+    model = machine()
+    family, schedule = model.tempered(), torch.tensor(betas).double()
+    state = family.at(torch.zeros(3, 6).double())
+    for anneals in (lambda: model.anneal(3, schedule), lambda: anneal_backwards(family, state, schedule),
+                    lambda: annealed_log_prob(family, state, schedule)):  # fmt: skip
+        with pytest.raises(ValueError, match="betas must"):
+            anneals()
+
+
 def test_the_standard_schedule_has_its_three_densities() -> None:
     betas = standard_schedule()
     assert len(betas) == 14_501 and betas[0] == 0 and betas[-1] == 1

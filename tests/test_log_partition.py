@@ -111,7 +111,8 @@ def test_one_weight_above_all_others_leaves_a_finite_interval_below_the_value() 
     assert z.low < z.value < z.high and z.effective_sample_size == pytest.approx(1)
 
 
-@pytest.mark.parametrize("temperatures", [1, 0, [0.0], [0.0, 0.5], [0.1, 1.0], [0.0, 0.6, 0.4, 1.0], [0.0, 0.0, 1.0]])
+@pytest.mark.parametrize("temperatures", [1, 0, [0.0], [0.0, 0.5], [0.1, 1.0], [0.0, 0.6, 0.4, 1.0], [0.0, 0.0, 1.0],
+                                          "x", 2.5, ["a", "b"]])  # fmt: skip
 def test_bad_temperatures_are_refused(temperatures) -> None:
     with pytest.raises(ValueError, match="temperatures must"):
         log_partition(machine(), temperatures)

@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gdm_core.annealing import Steps, annealing, outcome
+from gdm_core.annealing import Steps, annealing, check_schedule, outcome
 from gdm_core.contract import Anneals, Enumerates, GenerativeModel, has
 
 MOST_UNITS_BY_DEFAULT = 20  # 2^20 states: a second beside 64 pixels, ten beside 784
@@ -191,9 +191,9 @@ def inverse_temperatures(temperatures: int | str | Sequence[float] | Tensor) -> 
         return standard_schedule()
     if isinstance(temperatures, int):
         return annealing_schedule(temperatures)
-    betas = torch.as_tensor(temperatures, dtype=torch.float64, device="cpu")
-    if betas.dim() != 1 or len(betas) < 2:
-        raise ValueError(f"temperatures must be a number or a sequence of at least 2, got shape {tuple(betas.shape)}")
-    if betas[0] != 0 or betas[-1] != 1 or not (betas.diff() > 0).all():
-        raise ValueError("temperatures must increase from 0 to 1 (they are inverse: 0 is hot)")
-    return betas
+    try:
+        betas = torch.as_tensor(temperatures, dtype=torch.float64, device="cpu")
+    except (TypeError, ValueError):
+        choices = "a number, 'standard' or an increasing sequence from 0 to 1"
+        raise ValueError(f"temperatures must be {choices}, got {temperatures!r}") from None
+    return check_schedule(betas, "temperatures")
