@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -12,7 +13,16 @@ from torch import Tensor
 
 from dashboard.jobs import Job
 from dashboard.masks import known_of
-from gdm_core.contract import CompletesStepwise, ExactLikelihood, GenerativeModel, PixelLikelihood, RunsChains, has
+from gdm_core.contract import (
+    Classifies,
+    CompletesStepwise,
+    ExactLikelihood,
+    GenerativeModel,
+    InAnyOrder,
+    PixelLikelihood,
+    RunsChains,
+    has,
+)
 from gdm_core.randomness import seeded_generator
 
 PORTION = 4  # images at a time where a step is the whole completion: so long the model is taken, and so much memory
@@ -35,6 +45,11 @@ def why(model: GenerativeModel, unknown: Tensor) -> tuple[bool, str]:
     if model.completion_is_exact(known_of(unknown)):
         if not unknown.any():
             return True, "Nothing is unknown, so there is nothing to draw."
+        if has(model, InAnyOrder):
+            return True, (
+                "The model takes pixels in any order, here the known ones first: each completion is a draw from "
+                "p(unknown | known) in such an order. Other orders may disagree with it, and log p is their average."
+            )
         return True, (
             "Each unknown pixel is drawn given every known pixel that bears on it, so that together they are a draw "
             "from p(unknown | known)."
@@ -52,11 +67,19 @@ def why(model: GenerativeModel, unknown: Tensor) -> tuple[bool, str]:
     return False, "The model draws near p(unknown | known), and not exactly from it."
 
 
+def classes_of(model: GenerativeModel) -> int:
+    """How many classes a completion can be asked of; 0 where `complete` takes no labels."""
+    takes = has(model, Classifies) and "labels" in inspect.signature(model.complete).parameters
+    return int(model.classes) if takes else 0
+
+
 def completing(
     model: GenerativeModel, lock: AbstractContextManager, x: Tensor, unknown: Tensor, n: int, seed: int,
-    temperature: float,
+    temperature: float, label: int | None = None,
 ) -> Callable[[Job], Completions]:  # fmt: skip
     """The work of a job that completes an image x (C, H, W) n times; one seed gives the same completions every time.
+
+    A `label` is held like the known pixels, by a model of which `classes_of` says that it can be.
 
     The lock is held for one step at a time, so that nobody who wants the same model waits for the whole. Exact
     stepwise completions form all at once; others are drawn a few at a time, because their first step does it all.
@@ -72,7 +95,7 @@ def completing(
             generator = seeded_generator(seed, "completion", start)
             images = x.expand(count, *x.shape).clone()
             films.append(Film(unknown.numel() if stepwise else 1))
-            for step in _steps(model, lock, images, known, temperature, generator, stepwise):
+            for step in _steps(model, lock, images, known, temperature, generator, stepwise, label):
                 films[-1].add(step)
                 job.report((start + count * films[-1].share) / (n + 1), torch.cat([film.last for film in films]))
         images = torch.cat([film.last for film in films])
@@ -87,12 +110,13 @@ def completing(
 
 def _steps(
     model: GenerativeModel, lock: AbstractContextManager, x: Tensor, known: Tensor, temperature: float,
-    generator: torch.Generator, stepwise: bool,
+    generator: torch.Generator, stepwise: bool, label: int | None,
 ) -> Iterator[Tensor]:  # fmt: skip
     """The completions (n, C, H, W) as they form, the lock free between two of them."""
     if not stepwise:
         with lock, torch.inference_mode():
-            images = model.complete(x, known, temperature=temperature, generator=generator)
+            held = {} if label is None else {"labels": torch.full((len(x),), label)}
+            images = model.complete(x, known, temperature=temperature, generator=generator, **held)
         yield images
         return
     steps = model.complete_steps(x, known, temperature=temperature, generator=generator)

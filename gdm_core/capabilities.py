@@ -142,7 +142,10 @@ class Completes(Protocol):
     def complete(
         self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
-        """Fill in the pixels where `known` (1 or N, 1, H, W; 0 or 1) is 0; known pixels come back unchanged."""
+        """Fill in the pixels where `known` (1 or N, 1, H, W; 0 or 1) is 0; known pixels come back unchanged.
+
+        A model of labelled images may also take `labels` (N,), to be held like known pixels; None: of any class.
+        """
         ...
 
     def completion_is_exact(self, known: Tensor) -> bool:
@@ -156,6 +159,17 @@ class CompletesStepwise(Protocol):
         self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Iterator[Tensor]:
         """Yield images (N, C, H, W) as they form; the last is what `complete` returns for the same generator."""
+        ...
+
+
+@runtime_checkable
+class InAnyOrder(Protocol):
+    def log_prob_in_order(self, x: Tensor, order: Tensor) -> Tensor:
+        """log p(x), (N,), in nats, of the density that draws the values in this order (D,), colours side by side.
+
+        These densities need not agree with each other, nor with `log_prob`. Completions put the known pixels first:
+        they are exact for any mask, but under the density of the order so made.
+        """
         ...
 
 
@@ -202,7 +216,7 @@ CAPABILITIES: dict[str, type] = {
     for protocol in (
         Samples, SamplesStepwise, ExactLikelihood, PixelLikelihood, LatentLikelihood, UnnormalisedBound, Energy,
         Anneals, Enumerates, RunsChains, HiddenLayers, Encodes, Decodes, Reconstructs, Completes, CompletesStepwise,
-        PixelConditional, Filters, Discriminates, Classifies, SurpriseMap,
+        InAnyOrder, PixelConditional, Filters, Discriminates, Classifies, SurpriseMap,
     )
 }  # fmt: skip
 

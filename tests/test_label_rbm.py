@@ -204,6 +204,36 @@ def test_completions_follow_the_enumerated_conditional_whatever_the_label():
     assert statistic < bound
 
 
+@pytest.mark.parametrize("label", [0, 2])
+def test_completions_of_a_class_follow_the_enumerated_conditional_of_that_class(label: int):
+    model, images = machine(scale=1.5, sampling_steps=40), all_images((1, 2, 2))
+    known = torch.tensor([[[[1.0, 0.0], [0.0, 1.0]]]])
+    x = torch.tensor([[[[1.0, math.nan], [7.0, 0.0]]]]).double().expand(10_000, 1, 2, 2)
+    labels = torch.full((10_000,), label)
+    fits = (images[:, 0, 0, 0] == 1) & (images[:, 0, 1, 1] == 0)
+    p = joint(model)
+    of_class, of_any = (
+        torch.where(fits, log_p.logsumexp(1), -math.inf).log_softmax(0) for log_p in (p[:, label], p.flatten(1))
+    )
+    completed = model.complete(x, known, generator=seeded_generator(3), labels=labels)
+    statistic, bound = chi_square(completed, images, of_class)
+    assert statistic < bound
+    statistic, bound = chi_square(completed, images, of_any)
+    assert statistic > bound  # or the class would not matter
+    free = model.complete(x, known, generator=seeded_generator(3))
+    statistic, bound = chi_square(free, images, of_any)
+    assert statistic < bound
+
+
+def test_labels_of_completions_are_checked():
+    model, x = machine(), torch.zeros(2, 1, 2, 2).double()
+    known = torch.ones(1, 1, 2, 2)
+    assert torch.equal(model.complete(x, known, labels=torch.tensor([0, 2])), x)
+    for bad in (torch.tensor([0]), torch.tensor([0, 9]), torch.tensor([0.0, 1.0])):
+        with pytest.raises(ValueError, match="labels"):
+            model.complete(x, known, labels=bad)
+
+
 # --- annealing ---------------------------------------------------------------------------------------------------
 
 

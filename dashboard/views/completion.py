@@ -4,44 +4,29 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import streamlit as st
-import torch
 from torch import Tensor
 
-from dashboard import images, loading, masks, offers, one_image
+from dashboard import loading, masks, offers, one_image
 from dashboard.brush import brush
 from dashboard.choices import pick_models, say_if_gone
-from dashboard.completing import Completions, completing, why
-from dashboard.gallery import Shown, strip
+from dashboard.completing import classes_of, completing, why
+from dashboard.gallery import strip
 from dashboard.job_panel import session_jobs, show_state, watch
 from dashboard.jobs import Job
 from dashboard.page import plain
-from dashboard.scoring import Sight, Subject
+from dashboard.scoring import Subject
+from dashboard.views.completion_results import ANY, Looks, Request, finished, looks, shown
 from gdm_core.contract import Completes, CompletesStepwise, has
-from gdm_core.data.pictures import grid
 from gdm_core.registry import model_class
 from pipelines.tracking import ModelVersion
 
 PAINTED = "painted"
-SIDE, MOST, DOWNLOAD_COLUMNS = 96, 64, 8
-FILM_SECONDS = 2.4
+MOST = 64
 SEED_HELP = "One seed gives the same completions every time."
 TEMPERATURE_HELP = "How bold the draws are; 1 is the model itself, and only there can a completion be exact."
-
-
-@dataclass(frozen=True, eq=False)
-class Request:
-    """What is asked of every model."""
-
-    picture: str  # its name
-    sights: dict[str, Sight]
-    unknown: Tensor
-    n: int
-    seed: int
-    temperature: float
 
 
 def render() -> None:
@@ -66,12 +51,13 @@ def render() -> None:
         sights = one_image.sights(subjects, picture)
         unknown = _mask(*subjects[0].format[0][1:])
         n, seed, temperature = _controls()
+        label = _class(subjects)
     with left:
         _paint(sights[subjects[0].uri].x[0], unknown)
-    request = Request(picture.name, sights, unknown, n, seed, temperature)
+    request = Request(picture.name, sights, unknown, n, seed, temperature, label)
     jobs = [(subject, _start(subject, request)) for subject in subjects]
     session_jobs().forget_all_but("completion ", {_key(subject) for subject in subjects})
-    watch([job for _, job in jobs], partial(_results, jobs, request, _looks()))
+    watch([job for _, job in jobs], partial(_results, jobs, request, looks()))
 
 
 def _usual(versions: Sequence[ModelVersion]) -> list[ModelVersion]:
@@ -133,6 +119,16 @@ def _controls() -> tuple[int, int, float]:
     return int(n), int(number), float(temperature)
 
 
+def _class(subjects: Sequence[Subject]) -> int | None:
+    """The class to complete images of, where a model can hold one; None for any."""
+    count = max(classes_of(subject.stored.model) for subject in subjects)
+    if not count:
+        return None
+    name = st.selectbox("Class", [ANY, *map(str, range(count))], key="class", bind="query-params",
+                        help="Held like a known pixel by models that can; the others complete for any.")  # fmt: skip
+    return None if name == ANY else int(name)
+
+
 def _new_seed() -> None:
     st.session_state["seed"] = secrets.randbelow(100_000)
 
@@ -144,99 +140,41 @@ def _key(subject: Subject) -> str:
 def _start(subject: Subject, request: Request) -> Job:
     seen = request.sights[subject.uri]
     work = completing(
-        subject.stored.model, subject.lock, seen.x[0], request.unknown, request.n, request.seed, request.temperature
-    )
-    wanted = (seen.digests, masks.to_text(request.unknown), request.n, request.seed, request.temperature)
+        subject.stored.model, subject.lock, seen.x[0], request.unknown, request.n, request.seed, request.temperature,
+        request.label_for(subject),
+    )  # fmt: skip
+    wanted = (seen.digests, masks.to_text(request.unknown), request.n, request.seed, request.temperature,
+              request.label_for(subject))  # fmt: skip
     return session_jobs().keep(_key(subject), wanted, work)
 
 
 # --- what came of it --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Looks:
-    """How completions are shown."""
-
-    film: bool  # as they form, once, before they stand still
-    tint: bool  # what was filled in bluish
-
-
-def _looks() -> Looks:
-    with st.container(horizontal=True):
-        film = st.toggle("Show how they form", True, key="film", bind="query-params", width="content",
-                         help="Pixel by pixel, for models that fill in one after another.")  # fmt: skip
-        tint = st.toggle("Tint what was filled in", True, key="tint", bind="query-params", width="content")
-    return Looks(bool(film), bool(tint))
-
-
-def _results(jobs: Sequence[tuple[Subject, Job]], request: Request, looks: Looks) -> None:
+def _results(jobs: Sequence[tuple[Subject, Job]], request: Request, looked: Looks) -> None:
     for index, (subject, job) in enumerate(jobs):
         with st.container(key=f"completion_{index}"):
-            _result(subject, job, request, looks)
+            _result(subject, job, request, looked)
 
 
-def _result(subject: Subject, job: Job, request: Request, looks: Looks) -> None:
+def _result(subject: Subject, job: Job, request: Request, looked: Looks) -> None:
     card = subject.stored.card
     exact, reason = why(subject.stored.model, request.unknown)
     exact = exact and request.temperature == 1
     with st.container(horizontal=True, vertical_alignment="center"):
         dataset = plain(str(card.dataset.get("name", "")))
-        st.markdown(f"**{plain(subject.label)}** :gray[{dataset} · {plain(subject.stored.treatment.label)}]",
+        label = request.label_for(subject)
+        of_class = "" if request.label is None else f" · class {ANY if label is None else label}"
+        st.markdown(f"**{plain(subject.label)}** :gray[{dataset} · {plain(subject.stored.treatment.label)}{of_class}]",
                     width="content")  # fmt: skip
         st.badge("exact" if exact else "approximate", color="green" if exact else "orange",
                  icon=":material/check:" if exact else ":material/airwave:")  # fmt: skip
     st.caption(plain(reason) if request.temperature == 1 else f"{plain(reason)} At a temperature other than 1 every "
                "draw is bolder or shyer than the model.")  # fmt: skip
-    finished = show_state(job, _key(subject), partial(session_jobs().forget, _key(subject)))
+    done = show_state(job, _key(subject), partial(session_jobs().forget, _key(subject)))
     x = request.sights[subject.uri].x[0]
-    if finished:
-        _finished(subject, job.result, x, request, looks)
+    if done:
+        finished(subject, job.result, x, request, looked)
     elif job.preview is not None:
-        forming = masks.tinted(job.preview, request.unknown) if looks.tint else job.preview
-        st.html(strip([_shown(image, f"completion {i}, forming") for i, image in enumerate(forming, 1)]))
-
-
-def _finished(subject: Subject, done: Completions, x: Tensor, request: Request, looks: Looks) -> None:
-    mean = done.images.mean(0)
-    known = masks.covered(x, request.unknown)
-    left, right = st.columns([3, 5], gap="medium")
-    left.html(strip([
-        _shown(x, f"{request.picture} as the model sees it", "image", done.original),
-        _shown(known, "what is known of it", "what is known"),
-        _shown(mean, f"mean of {len(done.images)} completions", f"mean of {len(done.images)}"),
-    ]))  # fmt: skip
-    if looks not in done.drawn:
-        done.drawn[looks] = strip(_pictures(subject.label, done, request.unknown, looks))
-    right.html(done.drawn[looks])
-    if done.log_prob is not None:
-        right.caption("Under each completion: log p(x) of the whole image, in nats.")
-    name = f"{subject.label.replace('/', '-')}-completions-seed{request.seed}.png"
-    right.download_button("PNG", _download(x, known, mean, done.images), name, "image/png", f"png {subject.uri}",
-                          "The image, what is known, the mean, and the completions.", on_click="ignore",
-                          icon=":material/download:")  # fmt: skip
-
-
-def _pictures(label: str, done: Completions, unknown: Tensor, looks: Looks) -> list[Shown]:
-    likelihoods = [None] * len(done.images) if done.log_prob is None else done.log_prob.tolist()
-    frames = done.frames if looks.film else done.images[None]
-    frames = masks.tinted(frames, unknown) if looks.tint else frames
-    return [
-        _shown(frames[:, i], f"completion {i + 1} by {label}", "", likelihoods[i]) for i in range(len(done.images))
-    ]
-
-
-def _shown(image: Tensor, description: str, caption: str = "", log_prob: float | None = None) -> Shown:
-    """An image (C, H, W), or one with the moments before it (T, C, H, W)."""
-    width = image.shape[-1] * images.enlargement(*image.shape[-2:], SIDE)
-    words = [caption] * bool(caption) + ([] if log_prob is None else [f"{log_prob:.2f}"])
-    moments = image.reshape(-1, *image.shape[-3:])
-    moves = len(moments) > 1
-    content = images.film(moments, FILM_SECONDS) if moves else images.image_png(moments[0], SIDE)
-    return Shown(content, description, width, ": ".join(words))
-
-
-def _download(x: Tensor, known: Tensor, mean: Tensor, completions: Tensor) -> bytes:
-    """All of it in one picture, in the order of the page."""
-    pictures = [image.expand(3, -1, -1) for image in (x, known, mean, *completions)]
-    factor = images.enlargement(*x.shape[-2:], SIDE)
-    return images.png(grid(torch.stack(pictures), DOWNLOAD_COLUMNS, factor))
+        forming = masks.tinted(job.preview, request.unknown) if looked.tint else job.preview
+        st.html(strip([shown(image, f"completion {i}, forming") for i, image in enumerate(forming, 1)]))

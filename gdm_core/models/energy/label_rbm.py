@@ -174,19 +174,21 @@ class LabelRBM(GenerativeModel):
 
     @torch.no_grad()
     def complete(
-        self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Draw the pixels where `known` is 0 given the others, by Gibbs chains of pixels and labels that hold these."""
+        self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None,
+        labels: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Draw the pixels where `known` is 0 by Gibbs chains that hold the others and the `labels` (N,) if given."""
         x, known = check_completion(self, x, known)
+        given = None if labels is None else check_labels(labels, len(x), self.classes).to(self.device)
         if not len(x):
             return x
         fixed, held = self.as_vectors(x), self.as_vectors(known.expand_as(x)).bool()
         noise = draw_uniforms(self, len(x), None, temperature, generator)
         v = torch.where(held, fixed, bernoulli(self.base_visible_bias, self.as_vectors(noise)))
-        labels = self._draw_labels(v, generator)
+        labels = self._draw_labels(v, generator) if given is None else given
         for _ in range(self.sampling_steps):
-            v, labels = self.gibbs_step(v, labels, temperature, generator)
-            v = torch.where(held, fixed, v)
+            v, drawn = self.gibbs_step(v, labels, temperature, generator)
+            v, labels = torch.where(held, fixed, v), drawn if given is None else given
         return v.view_as(x)
 
     def completion_is_exact(self, known: Tensor) -> bool:
@@ -215,8 +217,6 @@ class LabelRBM(GenerativeModel):
     def exact_log_partition(self) -> Tensor:
         """log Z, a float64 scalar. ValueError above 30 units."""
         return log_partition_with_labels(self)
-
-    # --- views of the image ---
 
     @torch.no_grad()
     def surprise_map(self, x: Tensor) -> Tensor:
