@@ -34,6 +34,7 @@ ABILITIES = {
     "Classifies": Ability("says which class an image belongs to", "classes"),
     "Completes": Ability("fills in missing pixels", "completion"),
     "CompletesStepwise": Ability("shows them being filled in", "completion"),
+    "InAnyOrder": Ability("takes the pixels in any order, and so fills in any mask in one of them", "completion"),
     "PixelConditional": Ability("says what it expects of a pixel, given those before it", "surprise"),
     "Filters": Ability("has hidden units that can be looked at as images", "filters"),
 }

@@ -33,6 +33,7 @@ from gdm_core.capabilities import (
     ExactLikelihood,
     Filters,
     HiddenLayers,
+    InAnyOrder,
     LatentLikelihood,
     PixelConditional,
     PixelLikelihood,
@@ -49,8 +50,8 @@ from gdm_core.capabilities import (
 __all__ = [
     "CAPABILITIES", "PIXEL_KINDS", "Anneals", "Batch", "Classifies", "Completes", "CompletesStepwise", "Decodes",
     "Discriminates", "DivergenceError", "Encodes", "Energy", "Enumerates", "ExactLikelihood", "Filters",
-    "GenerativeModel", "HiddenLayers", "LatentLikelihood", "Phase", "PixelConditional", "PixelLikelihood",
-    "Reconstructs", "RunsChains", "Samples", "SamplesStepwise", "SurpriseMap", "TrainingConfig",
+    "GenerativeModel", "HiddenLayers", "InAnyOrder", "LatentLikelihood", "Phase", "PixelConditional",
+    "PixelLikelihood", "Reconstructs", "RunsChains", "Samples", "SamplesStepwise", "SurpriseMap", "TrainingConfig",
     "UnnormalisedBound", "Update", "capabilities", "has",
 ]  # fmt: skip
 

@@ -154,6 +154,7 @@ USES: dict[str, Use] = {
         lambda m, x, g: torch.stack(list(m.complete_steps(x, halfway(m), generator=g))),
         lambda m, n: (ANY, n, *m.data_shape), images_axis=None,
     ),
+    "InAnyOrder": Use(lambda m, x, g: m.log_prob_in_order(x, torch.arange(x[0].numel()).flip(0)), per_image),
     "PixelConditional": Use(
         lambda m, x, g: m.conditional(x, 1, 2, torch.linspace(0, 1, values_of(m))),
         lambda m, n: (n, m.data_shape[0], values_of(m)),

@@ -208,6 +208,17 @@ def test_it_is_said_why_a_completion_is_exact_or_not(models):
     assert why(build_model("independent_bernoulli", (1, 8, 8)), above)[0]
 
 
+def test_of_a_model_without_an_order_it_is_said_whose_conditional_is_drawn():
+    """EoNADE puts the known pixels first: exact, but for that order and not for the mixture that log p is of."""
+    eonade, many = build_model("eonade", (1, 8, 8), hidden_units=3), build_model("made", (1, 8, 8), orderings=2)
+    for preset in (masks.TOP, masks.BOTTOM, masks.EVERY_OTHER):
+        exact, words = why(eonade, masks.preset(preset, 8, 8))
+        assert exact and "in such an order" in words and "Other orders may disagree" in words
+    exact, words = why(many, masks.preset(masks.EVERYTHING, 8, 8))
+    assert exact and "order" not in words
+    assert "nothing to draw" in why(eonade, torch.zeros(8, 8).bool())[1]
+
+
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 

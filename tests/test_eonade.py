@@ -29,10 +29,6 @@ def made_eonade(shape: tuple, levels: int = 2, scale: float = 1.5, **arguments: 
     return model
 
 
-def log_prob_in_order(model: GenerativeModel, x: Tensor, order: Tensor) -> Tensor:
-    return model.distribution.log_prob(model.logits_in_order(x, order), x).flatten(1).sum(1)
-
-
 def every_order(dimensions: int) -> Tensor:
     return torch.tensor(list(itertools.permutations(range(dimensions))))
 
@@ -45,7 +41,7 @@ def every_order(dimensions: int) -> Tensor:
 @pytest.mark.parametrize(("shape", "levels"), SHAPES)
 def test_it_is_a_density_in_every_order(shape: tuple, levels: int, hidden_layers: int) -> None:
     model, images = made_eonade(shape, levels, hidden_layers=hidden_layers), all_images(shape, levels)
-    totals = [log_prob_in_order(model, images, order).logsumexp(0) for order in every_order(math.prod(shape))]
+    totals = [model.log_prob_in_order(images, order).logsumexp(0) for order in every_order(math.prod(shape))]
     torch.testing.assert_close(torch.stack(totals), torch.zeros(len(totals)).double())
 
 
@@ -87,7 +83,7 @@ def test_a_known_zero_is_not_an_unknown_value() -> None:
 @pytest.mark.parametrize(("shape", "levels"), SHAPES)
 def test_the_density_is_the_average_of_its_orders(shape: tuple, levels: int) -> None:
     model, images = made_eonade(shape, levels, scale=2.5, orderings=5), all_images(shape, levels)
-    single = torch.stack([log_prob_in_order(model, images, order) for order in model.orders])
+    single = torch.stack([model.log_prob_in_order(images, order) for order in model.orders])
     torch.testing.assert_close(model.log_prob(images).exp(), single.exp().mean(0))
     torch.testing.assert_close(model.log_prob_map(images).flatten(1).sum(1), single.mean(0))
     assert (model.log_prob(images) - single.mean(0)).mean() > 0.02
@@ -97,7 +93,7 @@ def test_the_density_is_the_average_of_its_orders(shape: tuple, levels: int) -> 
 def test_one_order_is_a_density_of_its_own() -> None:
     model, images = made_eonade((1, 2, 2), orderings=1), all_images((1, 2, 2))
     torch.testing.assert_close(model.log_prob_map(images).flatten(1).sum(1), model.log_prob(images))
-    torch.testing.assert_close(model.log_prob(images), log_prob_in_order(model, images, model.orders[0]))
+    torch.testing.assert_close(model.log_prob(images), model.log_prob_in_order(images, model.orders[0]))
 
 
 @torch.no_grad()
@@ -146,7 +142,7 @@ def test_the_loss_is_unbiased(shape: tuple, levels: int, hidden_layers: int) -> 
     """Its mean over every order and every count is the mean over every order of -log p, image by image."""
     model, images = made_eonade(shape, levels, hidden_layers=hidden_layers), all_images(shape, levels)
     orders = every_order(math.prod(shape))
-    exact = -torch.stack([log_prob_in_order(model, images, order) for order in orders]).mean(0)
+    exact = -torch.stack([model.log_prob_in_order(images, order) for order in orders]).mean(0)
     estimates = [
         model.order_agnostic_loss(images, order.expand(len(images), -1), torch.full((len(images),), count))
         for order in orders
@@ -177,7 +173,7 @@ def test_orders_and_counts_of_each_image_are_uniform(monkeypatch: pytest.MonkeyP
 @torch.no_grad()
 def test_the_mean_of_many_losses_is_the_mean_over_orders() -> None:
     model, images = made_eonade((1, 2, 2)), all_images((1, 2, 2))
-    exact = -torch.stack([log_prob_in_order(model, images, order) for order in every_order(4)]).mean()
+    exact = -torch.stack([model.log_prob_in_order(images, order) for order in every_order(4)]).mean()
     torch.manual_seed(0)
     losses = torch.stack([model.loss(Batch(images))["loss"] for _ in range(2000)])
     assert abs(losses.mean() - exact) < 4.5 * losses.std() / math.sqrt(2000)
@@ -216,7 +212,13 @@ def test_incremental_sampling_is_plain_sampling(
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("shape", "levels", "known"),
-    [((1, 2, 3), 2, [0, 1, 0, 0, 1, 1]), ((2, 1, 2), 3, [0, 1]), ((1, 2, 2), 3, [0, 0, 1, 0])],
+    [
+        ((1, 2, 3), 2, [0, 1, 0, 0, 1, 1]),
+        ((2, 1, 2), 3, [0, 1]),
+        ((1, 2, 2), 3, [0, 0, 1, 0]),
+        ((1, 3, 3), 2, [1, 1, 0, 0, 0, 0, 0, 0, 0]),
+        ((1, 3, 3), 2, [0, 1, 0, 0, 0, 1, 0, 0, 1]),
+    ],
 )
 def test_completions_follow_the_conditional_in_orders_that_begin_with_the_known(
     shape: tuple, levels: int, known: list
@@ -230,7 +232,7 @@ def test_completions_follow_the_conditional_in_orders_that_begin_with_the_known(
     conditionals = []
     for order in model.orders.tolist():
         first = [place for place in order if flags[place]] + [place for place in order if not flags[place]]
-        log_prob = log_prob_in_order(model, images, torch.tensor(first))
+        log_prob = model.log_prob_in_order(images, torch.tensor(first))
         conditionals.append(log_prob.masked_fill(~fits, -math.inf).softmax(0))
     assert model.completion_is_exact(mask)
     drawn = model.complete(x.expand(50_000, *shape), mask, generator=seeded_generator(6))

@@ -104,6 +104,10 @@ class EoNADE(OrderingEnsemble):
             parts.append(h @ self.output_weight[block].mT + self.visible_bias[block, None])  # (block, N, parameters)
         return in_images(torch.cat(parts)[order.argsort()].transpose(0, 1), self.data_shape)
 
+    def log_prob_in_order(self, x: Tensor, order: Tensor) -> Tensor:
+        """log p(x) in nats, (N,), of the density in one order (D,) of the values, which may be any."""
+        return self.distribution.log_prob(self.logits_in_order(self.check_images(x), order), x).flatten(1).sum(1)
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """An unbiased estimate of -log p, nats per image, averaged over the images and over all orders."""
         x = self.check_images(batch.images)
