@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ import gdm_core.models  # noqa: F401  (registers every model)
 from gdm_core.contract import Batch, GenerativeModel
 from gdm_core.layers.ordering_ensemble import OrderingEnsemble
 from gdm_core.layers.raster_model import RasterModel
+from gdm_core.layers.raster_sampling import IncrementalNetwork
 from gdm_core.registry import build_model
 
 GREY_BINARY, GREY_LEVELS, COLOUR, EIGHT_BIT = (1, 3, 3), (1, 2, 2), (3, 1, 2), (1, 1, 2)
@@ -30,7 +32,10 @@ BUILDERS: dict[str, Callable[[tuple, int], GenerativeModel]] = {
         "pixel_cnn_plus_plus", shape, channels=3, components=3, **pixels_of(levels)
     ),
     "pixel_cnn_plus_plus without down-sampling": lambda shape, levels: build_model(
-        "pixel_cnn_plus_plus", shape, channels=3, resolutions=1, components=1, **pixels_of(levels)
+        "pixel_cnn_plus_plus", shape, channels=3, blocks=2, resolutions=1, components=1, **pixels_of(levels)
+    ),
+    "pixel_cnn_plus_plus 3 resolutions": lambda shape, levels: build_model(
+        "pixel_cnn_plus_plus", shape, channels=2, resolutions=3, components=2, **pixels_of(levels)
     ),
     "gated_pixel_cnn": lambda shape, levels: build_model(
         "gated_pixel_cnn", shape, channels=24, blocks=2, first_kernel_size=3, **pixels_of(levels)
@@ -44,23 +49,39 @@ BUILDERS: dict[str, Callable[[tuple, int], GenerativeModel]] = {
     "wavenet 2 stacks": lambda shape, levels: build_model(
         "wavenet", shape, channels=4, skip_channels=12, stacks=2, position_bias=True, **pixels_of(levels)
     ),
+    "wavenet 2 layers": lambda shape, levels: build_model(
+        "wavenet", shape, channels=5, skip_channels=12, layers=2, **pixels_of(levels)
+    ),
     "image_transformer": lambda shape, levels: build_model(
         "image_transformer", shape, features=8, blocks=2, heads=2, **pixels_of(levels)
     ),
     "pixel_rnn row by row": lambda shape, levels: build_model(
         "pixel_rnn", shape, kind="row_by_row", channels=5, **pixels_of(levels)
     ),
+    "pixel_rnn row by row with places": lambda shape, levels: build_model(
+        "pixel_rnn", shape, kind="row_by_row", channels=7, layers=1, position_bias=True, **pixels_of(levels)
+    ),
     "pixel_rnn row lstm": lambda shape, levels: build_model(
         "pixel_rnn", shape, kind="row_lstm", channels=6, layers=1, kernel_size=3, **pixels_of(levels)
     ),
+    "pixel_rnn row lstm 2 layers": lambda shape, levels: build_model(
+        "pixel_rnn", shape, kind="row_lstm", channels=6, layers=2, kernel_size=3, position_bias=True,
+        **pixels_of(levels),
+    ),  # fmt: skip
     "pixel_rnn diagonal": lambda shape, levels: build_model(
         "pixel_rnn", shape, channels=12, layers=1, kernel_size=3, position_bias=True, **pixels_of(levels)
+    ),
+    "pixel_rnn diagonal 2 layers": lambda shape, levels: build_model(
+        "pixel_rnn", shape, channels=6, layers=2, kernel_size=3, **pixels_of(levels)
     ),
     "multiscale_pixel_rnn": lambda shape, levels: build_model(
         "multiscale_pixel_rnn", shape, channels=6, layers=1, kernel_size=3, **pixels_of(levels)
     ),
     "multiscale_pixel_rnn 3 scales": lambda shape, levels: build_model(
         "multiscale_pixel_rnn", shape, kind="diagonal_bilstm", scales=3, channels=6, layers=1, **pixels_of(levels)
+    ),
+    "multiscale_pixel_rnn 2 layers": lambda shape, levels: build_model(
+        "multiscale_pixel_rnn", shape, channels=6, layers=2, kernel_size=3, position_bias=True, **pixels_of(levels)
     ),
     "nade": lambda shape, levels: build_model("nade", shape, hidden_units=6),
     "made": lambda shape, levels: build_model("made", shape, hidden_units=(20,), **pixels_of(levels)),
@@ -93,11 +114,15 @@ SHORT_SIGHTED = {  # do not see every pixel before
     "markov_chain",
     "markov_chain shared",
     "pixel_rnn row lstm",
+    "pixel_rnn row lstm 2 layers",
+    "multiscale_pixel_rnn",  # by row LSTMs, too; the one of 3 scales has diagonal ones
+    "multiscale_pixel_rnn 2 layers",
+    "wavenet 2 layers",
     "made",  # in these small ones some paths are cut by rectified units; see test_made.py for wide ones
     "made 2 layers",
 }
 EXACT_FOR_ANY_MASK = {"mixture_of_bernoullis"}  # of those in raster order
-BY_SCALES = {"multiscale_pixel_rnn", "multiscale_pixel_rnn 3 scales"}
+BY_SCALES = {"multiscale_pixel_rnn", "multiscale_pixel_rnn 2 layers", "multiscale_pixel_rnn 3 scales"}
 IN_OTHER_ORDERS = {"made with orderings", "eonade", "eonade 2 layers"} | BY_SCALES
 ENSEMBLES = IN_OTHER_ORDERS - BY_SCALES | {"made with masks"}  # averages, whose map is the mean of maps
 LEVEL_MODELS = [name for name in BUILDERS if name not in BINARY_ONLY]
@@ -114,6 +139,41 @@ def random_model(name: str, shape: tuple, levels: int = 2, scale: float = 1.5) -
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.3).mul_(scale)
     return model
+
+
+def order_of(shape: tuple, scales: int = 2, factor: int = 2) -> list[tuple[int, int]]:
+    """The pixels in the order of the scales, written down from the definition; with one scale that of the raster."""
+    _, height, width = shape
+    order = []
+    for power in reversed(range(scales)):
+        stride = factor**power
+        scale = itertools.product(range(0, height, stride), range(0, width, stride))
+        order += [place for place in scale if place not in order]
+    return order
+
+
+def slopes_in_order(logits: Callable[[Tensor], Tensor], shape: tuple, order: list[tuple[int, int]]) -> Tensor:
+    """How each value's logits change with each value at any of three images, (values, values), both in this order.
+
+    Colour after colour within a pixel. At a single image rectified units may cut the few paths of a small network.
+    """
+    x, (rows, columns) = torch.rand(3, *shape, dtype=torch.float64), torch.tensor(order).unbind(1)
+    slopes = torch.autograd.functional.jacobian(lambda x: logits(x).abs().sum((0, -1)), x).abs().sum(3)
+    slopes = slopes[:, rows, columns][..., rows, columns]  # (colour, pixel, colour, pixel)
+    return slopes.permute(1, 0, 3, 2).reshape(math.prod(shape), -1)
+
+
+@torch.no_grad()
+def logits_one_by_one(network: IncrementalNetwork, x: Tensor, parameters: int) -> Tensor:
+    """What a network says of each value of x (N, C, H, W) before it is told it, (N, C, H, W, parameters)."""
+    colours, height, width = x.shape[1:]
+    logits = x.new_empty(*x.shape, parameters)
+    for row in range(height):
+        network.begin_row()
+        for column, colour in itertools.product(range(width), range(colours)):
+            logits[:, colour, row, column] = network.logits(column, colour)
+            network.write(x[:, colour, row, column], column, colour)
+    return logits
 
 
 def all_images(shape: tuple, levels: int = 2) -> Tensor:

@@ -18,14 +18,28 @@ from gdm_core.models.autoregressive.gated_pixel_cnn import GatedPixelCNN
 from gdm_core.randomness import seeded_generator
 from gdm_core.registry import build_model
 from gdm_core.training import train
-from tests.autoregressive_cases import COLOUR, GREY_BINARY, Images, all_images, chi_square, pixels_of, random_model
+from tests.autoregressive_cases import (
+    COLOUR,
+    EIGHT_BIT,
+    GREY_BINARY,
+    Images,
+    all_images,
+    chi_square,
+    logits_one_by_one,
+    order_of,
+    pixels_of,
+    random_model,
+    slopes_in_order,
+)
 
 CLASSES = 3
 
 
-def conditional_model(shape: tuple, levels: int = 2, scale: float = 1.5) -> ConditionalGatedPixelCNN:
+def conditional_model(
+    shape: tuple, levels: int = 2, scale: float = 1.5, channels: int = 6
+) -> ConditionalGatedPixelCNN:
     """In float64, parameters stretched and class biases random, so that the classes differ markedly."""
-    sizes = {"classes": CLASSES, "channels": 6, "blocks": 2, "first_kernel_size": 3}
+    sizes = {"classes": CLASSES, "channels": channels, "blocks": 2, "first_kernel_size": 3}
     model = build_model("conditional_gated_pixel_cnn", shape, **sizes, **pixels_of(levels)).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -84,6 +98,14 @@ def test_it_sees_exactly_its_receptive_field(shape, first_kernel_size, kernel_si
     slopes = torch.autograd.functional.jacobian(lambda x: model.logits(x)[0, ..., 0], x)
     for place, field in receptive_fields(shape, first_kernel_size, kernel_size, blocks).items():
         assert {tuple(index) for index in slopes[place][0].nonzero().tolist()} == field, place
+
+
+@pytest.mark.parametrize(("shape", "levels"), [(GREY_BINARY, 2), ((2, 2, 3), 2), ((3, 2, 2), 3)])
+def test_given_its_class_every_value_depends_on_every_predecessor_and_on_nothing_else(shape, levels):
+    model, order = conditional_model(shape, levels, channels=24), order_of(shape, scales=1)
+    for label in range(CLASSES):
+        slopes = slopes_in_order(lambda x, y=label: model.class_logits(x, labels_like(y, len(x))), shape, order)
+        torch.testing.assert_close(slopes != 0, torch.ones_like(slopes).tril(-1).bool())
 
 
 def test_there_is_no_blind_spot():
@@ -167,6 +189,14 @@ def test_every_class_is_a_density_and_their_mean_is_the_model_s(shape, levels, s
 
 
 @torch.no_grad()
+def test_every_class_is_a_density_over_eight_bits():
+    model, images = conditional_model(EIGHT_BIT, 256), all_images(EIGHT_BIT, 256)
+    given = torch.cat([model.log_prob_given_class(part) for part in images.split(8192)])
+    torch.testing.assert_close(given.logsumexp(0), torch.zeros(CLASSES).double(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(model.log_prob(images[::97]).exp(), given[::97].exp().mean(1))
+
+
+@torch.no_grad()
 def test_classes_by_bayes():
     model, images = conditional_model(GREY_BINARY), all_images(GREY_BINARY)
     posterior = model.class_log_prob(images)
@@ -226,9 +256,18 @@ def test_incremental_sampling_given_classes_is_plain_sampling(shape, levels):
     assert not torch.equal(model.sample(7, (labels + 1) % CLASSES, generator=seeded_generator(3)), x)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(("shape", "levels"), [((1, 4, 6), 2), ((3, 3, 4), 4)])
+def test_incremental_logits_given_classes_in_single_precision(shape, levels):
+    model, labels = conditional_model(shape, levels, scale=1.0).float(), torch.arange(7) % CLASSES
+    x = torch.randint(levels, (7, *shape)) / (levels - 1)
+    found = logits_one_by_one(model.class_incremental(labels), x, model.distribution.parameters)
+    torch.testing.assert_close(found, model.class_logits(x, labels), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(("shape", "levels"), [((1, 2, 3), 2), (COLOUR, 3)])
 def test_samples_follow_the_class_or_the_mixture(shape, levels):
-    model, images, n = conditional_model(shape, levels), all_images(shape, levels), 20_000
+    model, images, n = conditional_model(shape, levels), all_images(shape, levels), 100_000
     labels = torch.arange(CLASSES, dtype=torch.int32).repeat_interleave(n)
     drawn = model.sample(len(labels), labels, generator=seeded_generator(5)).split(n)
     with torch.no_grad():

@@ -13,7 +13,7 @@ from gdm_core.contract import GenerativeModel
 from gdm_core.layers.sampling_arguments import draw_uniforms
 from gdm_core.randomness import seeded_generator
 from gdm_core.registry import build_model
-from tests.autoregressive_cases import GREY_BINARY, all_images, chi_square, pixels_of
+from tests.autoregressive_cases import GREY_BINARY, all_images, chi_square, order_of, pixels_of, slopes_in_order
 
 KINDS = ["row_lstm", "diagonal_bilstm"]
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -27,17 +27,6 @@ def random_scales(shape: tuple, levels: int = 2, stretch: float = 1.0, **argumen
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.3).mul_(stretch)
     return model
-
-
-def order_of(shape: tuple, scales: int = 2, factor: int = 2) -> list[tuple[int, int]]:
-    """The pixels in the order of the scales, written down from the definition."""
-    _, height, width = shape
-    order = []
-    for power in reversed(range(scales)):
-        stride = factor**power
-        scale = itertools.product(range(0, height, stride), range(0, width, stride))
-        order += [place for place in scale if place not in order]
-    return order
 
 
 # --- the density -------------------------------------------------------------------------------------------------
@@ -81,21 +70,13 @@ def test_the_small_image_has_a_density_of_its_own(kind):
 def test_nothing_later_is_seen_and_all_of_the_small_image_ahead(kind, shape, scales, factor):
     """By gradients; diagonal LSTMs see everything before, and no kind less than the whole of the smaller image."""
     model = random_scales(shape, kind=kind, scales=scales, factor=factor, channels=18)
-    found = slopes_in_order(model, order_of(shape, scales, factor)) != 0
+    found = slopes_in_order(model.logits, shape, order_of(shape, scales, factor)) != 0
     admissible = torch.ones_like(found).tril(-1).bool()
     assert not found[~admissible].any()
     small = math.prod(model.scales[-2].size) * shape[0]  # the values of the last scale's smaller image come first
     assert found[small:, :small].all()
     if kind == "diagonal_bilstm":
         assert found[admissible].all()
-
-
-def slopes_in_order(model: GenerativeModel, order: list[tuple[int, int]]) -> Tensor:
-    """How each value's logits change with each value, (values, values), both in this order, colour after colour."""
-    x, (rows, columns) = torch.rand(1, *model.data_shape).double(), torch.tensor(order).unbind(1)
-    slopes = torch.autograd.functional.jacobian(lambda x: model.logits(x)[0].abs().sum(-1), x)[:, :, :, 0]
-    slopes = slopes[:, rows, columns][..., rows, columns]  # (colour, pixel, colour, pixel)
-    return slopes.permute(1, 0, 3, 2).reshape(x.numel(), -1)
 
 
 @torch.no_grad()
