@@ -9,12 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from gdm_core.layers.orderings import in_order
 from gdm_core.layers.raster_model import RasterModel, choose
 from gdm_core.layers.sampling_arguments import draw_uniforms
 from gdm_core.randomness import seeded_generator
 from tests.autoregressive_cases import (
     BUILDERS,
+    BY_SCALES,
     COLOUR,
+    ENSEMBLES,
     EXACT_FOR_ANY_MASK,
     GREY_BINARY,
     IN_OTHER_ORDERS,
@@ -22,6 +25,7 @@ from tests.autoregressive_cases import (
     LEVEL_MODELS,
     all_images,
     chi_square,
+    logits_one_by_one,
     random_model,
 )  # fmt: skip
 
@@ -61,13 +65,33 @@ def test_incremental_sampling_is_plain_sampling(name, shape, levels, temperature
 def test_incremental_logits_in_single_precision(name, shape, levels):
     model = BUILDERS[name](shape, levels).eval()
     x = torch.randint(levels, (5, *shape)) / (levels - 1)
-    network, logits = model.incremental(5), torch.empty_like(model.logits(x))
-    for row in range(shape[1]):
-        network.begin_row()
-        for column, colour in itertools.product(range(shape[2]), range(shape[0])):
-            logits[:, colour, row, column] = network.logits(column, colour)
-            network.write(x[:, colour, row, column], column, colour)
-    torch.testing.assert_close(logits, model.logits(x), rtol=0, atol=1e-5)
+    found = logits_one_by_one(model.incremental(5), x, model.distribution.parameters)
+    torch.testing.assert_close(found, model.logits(x), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("shape", "levels"), [((1, 5, 7), 2), ((3, 3, 5), 5)])
+@pytest.mark.parametrize("name", sorted(ENSEMBLES))
+def test_incremental_logits_in_every_order_in_single_precision(name, shape, levels):
+    model, x = BUILDERS[name](shape, levels).eval(), torch.randint(levels, (5, *shape)) / (levels - 1)
+    for member, order in enumerate(model.orders.expand(model.number_of_members, -1)):
+        network, orders = model.incremental(5, torch.full((5,), member)), order.expand(5, -1)
+        found = logits_one_by_one(network, in_order(x, orders), model.distribution.parameters)
+        found = torch.stack([in_order(part, orders.argsort(1)) for part in found.unbind(-1)], -1)
+        torch.testing.assert_close(found, model.logits(x, member), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("shape", "levels"), [((1, 5, 7), 2), ((3, 3, 5), 5)])
+@pytest.mark.parametrize("name", sorted(BY_SCALES))
+def test_incremental_logits_at_every_scale_in_single_precision(name, shape, levels):
+    model, x = BUILDERS[name](shape, levels).eval(), torch.randint(levels, (5, *shape)) / (levels - 1)
+    smaller = None
+    for scale in model.scales:
+        image = scale.of(x)
+        found = logits_one_by_one(scale.incremental(5, smaller), image, model.distribution.parameters)
+        torch.testing.assert_close(found, scale(image, smaller), rtol=0, atol=1e-5)
+        smaller = image
 
 
 @pytest.mark.parametrize(
@@ -132,8 +156,9 @@ def test_completion_laws(name):
 
 
 @pytest.mark.parametrize(("name", "shape", "levels"), [
-    (name, shape, levels) for shape, levels, names in [((1, 2, 3), 2, BUILDERS), ((1, 2, 2), 3, LEVEL_MODELS)]
-    for name in names if name not in IN_OTHER_ORDERS])  # fmt: skip
+    (name, shape, levels) for shape, levels, names in [
+        ((1, 2, 3), 2, BUILDERS), ((1, 2, 2), 3, LEVEL_MODELS), (GREY_BINARY, 2, ["pixel_cnn", "nade", "made"]),
+    ] for name in names if name not in IN_OTHER_ORDERS])  # fmt: skip
 def test_completing_a_prefix_follows_the_enumerated_conditional(name, shape, levels):
     model, images = random_model(name, shape, levels, scale=1.0), all_images(shape, levels)
     known = (torch.arange(shape[1] * shape[2]) < 2).view(1, 1, *shape[1:])
