@@ -6,6 +6,7 @@ import copy
 import io
 import itertools
 import math
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -276,6 +277,22 @@ def test_the_state_of_the_buffer_survives_and_is_nobody_elses() -> None:
 
 
 # --- divergence --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rate, diverges", [(2e-3, False), (3e-2, False), (10.0, True)])
+def test_a_score_far_worse_than_none_is_divergence(rate: float, diverges: bool) -> None:
+    model = small(learning="score_matching", noise_levels=3)
+    update = next(iter(model.training_phases(TrainingConfig(epochs=1, learning_rate=rate)))).update
+    batch = Batch(images(32))
+    torch.manual_seed(0)
+    refusal = pytest.raises(DivergenceError, match="score matching loss .*smaller learning rate")
+    with refusal if diverges else nullcontext():
+        for _ in range(8):
+            update(batch)
+    with torch.no_grad():
+        next(model.parameters()).fill_(math.nan)
+    with pytest.raises(DivergenceError, match="loss is nan"):
+        update(batch)
 
 
 def test_energies_far_apart_are_a_sign() -> None:

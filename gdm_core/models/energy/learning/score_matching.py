@@ -17,14 +17,22 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gdm_core.contract import Batch
+from gdm_core.contract import Batch, DivergenceError
 
 if TYPE_CHECKING:
     from gdm_core.models.energy.deep_energy import DeepEnergy
 
 
+# A sign of divergence. An energy without slope has a loss of D / 2, and runs that go well stay about there or below.
+LARGEST_LOSS = 50.0  # times D / 2
+
+
 class DenoisingScoreMatching(nn.Module):
-    """The model with the loss that a gradient update takes."""
+    """The model with the loss that a gradient update takes.
+
+    Raises DivergenceError where that is far worse than an energy without any slope would do. There are no chains whose
+    saturation or energies could tell more.
+    """
 
     def __init__(self, model: DeepEnergy) -> None:
         super().__init__()
@@ -36,7 +44,17 @@ class DenoisingScoreMatching(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             levels = self.model.noise_scales()
             chosen = torch.randint(len(levels), (len(x),), device=x.device)
-            return {"loss": score_matching_loss(self.model, x, levels.to(x)[chosen], torch.randn_like(x))}
+            loss = score_matching_loss(self.model, x, levels.to(x)[chosen], torch.randn_like(x))
+        self._check(loss.item())
+        return {"loss": loss}
+
+    def _check(self, loss: float) -> None:
+        bound = LARGEST_LOSS * self.model.dimensions / 2
+        if not loss <= bound:
+            raise DivergenceError(
+                f"the score matching loss is {loss:.4g}, and {self.model.dimensions / 2:.4g} without any slope "
+                f"(allowed are {bound:.4g}): try a smaller learning rate"
+            )
 
 
 def score_matching_loss(model: DeepEnergy, x: Tensor, levels: Tensor, normals: Tensor) -> Tensor:
