@@ -22,6 +22,7 @@ ARGUMENTS = {
     "pixel_cnn": {"channels": 4, "blocks": 1},
     "nade": {"hidden_units": 6},
     "rbm": {"hidden_units": 8, "sampling_steps": 20},
+    "gaussian_rbm": {"hidden_units": 8, "sampling_steps": 20},
     "helmholtz_machine": {"hidden_units": (30, 5)},
     "label_rbm": {"hidden_units": 12, "sampling_steps": 20},
     "dbm": {"hidden_units": (8, 4), "sampling_steps": 20},

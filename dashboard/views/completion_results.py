@@ -11,6 +11,7 @@ from torch import Tensor
 from dashboard import images, masks
 from dashboard.completing import Completions, classes_of
 from dashboard.gallery import Shown, strip
+from dashboard.saturation import say_if_saturated
 from dashboard.scoring import Sight, Subject
 from gdm_core.data.pictures import grid
 
@@ -55,6 +56,7 @@ def looks() -> Looks:
 
 def finished(subject: Subject, done: Completions, x: Tensor, request: Request, looks: Looks) -> None:
     """The image, what is known of it, the mean of the completions, and these."""
+    say_if_saturated(subject.stored, done.images[..., request.unknown])
     mean = done.images.mean(0)
     known = masks.covered(x, request.unknown)
     left, right = st.columns([3, 5], gap="medium")

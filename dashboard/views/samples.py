@@ -14,6 +14,7 @@ from dashboard.jobs import Job
 from dashboard.loading import LoadedModel
 from dashboard.page import link, plain
 from dashboard.sampling import sampling
+from dashboard.saturation import say_if_saturated
 from gdm_core.contract import Classifies, Samples
 from gdm_core.data.pictures import square_columns
 from pipelines.tracking import ModelVersion
@@ -82,12 +83,12 @@ def _forget_others(drawn: list[Drawn]) -> None:
 
 def _grids(drawn: list[Drawn], seed: int) -> None:
     columns = st.columns(min(COLUMNS, len(drawn)), gap="medium")
-    for index, (version, _, job) in enumerate(drawn):
+    for index, (version, loaded, job) in enumerate(drawn):
         with columns[index % len(columns)], st.container(key=f"samples_{index}"):
-            _grid(version, job, seed)
+            _grid(version, loaded, job, seed)
 
 
-def _grid(version: ModelVersion, job: Job, seed: int) -> None:
+def _grid(version: ModelVersion, loaded: LoadedModel, job: Job, seed: int) -> None:
     aliases = ", ".join(version.aliases)
     st.markdown(f"**{plain(version_name(version))}**" + (f" :gray[{plain(aliases)}]" if aliases else ""))
     finished = show_state(job, _key(version), partial(session_jobs().forget, _key(version)))
@@ -97,6 +98,7 @@ def _grid(version: ModelVersion, job: Job, seed: int) -> None:
     content = images.png(images.grid_picture(shown, square_columns(shown), GRID_SIDE))
     st.image(content, alt=f"{len(shown)} samples of {version_name(version)}, seed {seed}")
     if finished:
+        say_if_saturated(loaded.stored, shown)
         st.caption(f"{plain(version.dataset)} · {plain(version.treatment)}")
         st.download_button("PNG", content, f"{version.name}-{version.version}-seed{seed}.png", "image/png",
                            key=f"png {version.uri}", on_click="ignore", icon=":material/download:")  # fmt: skip
