@@ -142,6 +142,8 @@ class GenerativeModel(nn.Module):
             raise ValueError(f"pixels must be one of {', '.join(PIXEL_KINDS)}, got {pixels!r}")
         if pixels == "levels" and not (levels and 2 <= levels <= 256):
             raise ValueError(f"levels must be between 2 and 256, got {levels}")
+        if pixels == "real" and levels is not None and not 2 <= levels <= 256:
+            raise ValueError(f"levels of real pixels must be None or between 2 and 256, got {levels}")
         self.data_shape = tuple(int(size) for size in data_shape)
         self.pixels = pixels
         self.levels = 2 if pixels == "binary" else levels
@@ -166,10 +168,12 @@ class GenerativeModel(nn.Module):
         yield Phase("train", GradientUpdate(self, config), config.epochs)
 
     def check_images(self, x: Tensor) -> Tensor:
-        """Return x, or raise ValueError naming what is wrong with it (shape, NaN, range, binary, levels)."""
+        """Return x, or raise ValueError naming what is wrong with it (shape, type, NaN, range, binary, levels)."""
         if x.dim() != 4 or tuple(x.shape[1:]) != self.data_shape:
             expected = ", ".join(map(str, self.data_shape))
             raise ValueError(f"images must have shape (N, {expected}), got {tuple(x.shape)}")
+        if not x.is_floating_point():
+            raise ValueError(f"images must be floating point, got {x.dtype}")
         if self.pixels == "binary" and ((x == 0) | (x == 1)).all():
             return x  # nothing else can be wrong with them
         if not torch.isfinite(x).all():

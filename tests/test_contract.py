@@ -18,7 +18,7 @@ from torch import Tensor
 from gdm_core.contract import CAPABILITIES, GenerativeModel, TrainingConfig, capabilities
 from gdm_core.data.treatments import treatment_for
 from gdm_core.randomness import seeded_generator
-from gdm_core.registry import list_models, model_class, pixel_kinds
+from gdm_core.registry import build_model, list_models, model_class, pixel_kinds
 from gdm_core.storage import load_model, save_model
 from gdm_core.training import train
 from tests.contract_cases import (
@@ -166,6 +166,8 @@ def bad_images(case: Case) -> Iterator[tuple[str, Tensor]]:
     yield "shape", x[:, :, :-1]
     yield "channels", x.repeat(1, 2, 1, 1)
     yield "flat", x.flatten(1)
+    yield "integers", x.round().long()
+    yield "booleans", x > 0.5
     for name, value in {"NaN": math.nan, "infinite": math.inf, "above 1": 1.5, "below 0": -0.5}.items():
         yield name, x.index_fill(3, torch.tensor([0]), value)
     if case.pixels != "real":
@@ -179,6 +181,14 @@ def test_bad_images_are_refused_by_name(case: Case, capability: str) -> None:
         with pytest.raises(ValueError, match="image|pixel"):
             use(model, capability, x)
             pytest.fail(f"took {name}")
+
+
+@pytest.mark.parametrize("name, arguments", [("gaussian_rbm", {}), ("rnade", {}), ("vae", {"pixels": "real"})])
+def test_levels_of_real_pixels_are_none_or_those_of_images(name: str, arguments: dict) -> None:
+    for levels in (-3, 0, 1, 257):
+        with pytest.raises(ValueError, match="levels"):
+            build_model(name, (1, 2, 2), levels=levels, **arguments)
+    assert [build_model(name, (1, 2, 2), levels=n, **arguments).levels for n in (None, 2, 256)] == [None, 2, 256]
 
 
 @every_case

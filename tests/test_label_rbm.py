@@ -298,7 +298,7 @@ def test_bad_labels_are_refused_by_name():
     update = HybridDivergence(model, 0.1)
     with pytest.raises(ValueError, match="labels are missing"):
         update(Batch(x))
-    for bad in (labels[:-1], labels + 1, labels - 1, labels.double(), labels[None]):
+    for bad in (labels[:-1], labels + 1, labels - 1, labels.double(), labels[None], labels.tolist()):
         with pytest.raises(ValueError, match="labels must"):
             update(Batch(x, bad))
         with pytest.raises(ValueError, match="labels must"):

@@ -36,6 +36,8 @@ def check_count_and_labels(model: GenerativeModel, n: int, labels: Tensor | None
 
 def check_labels(labels: Tensor, n: int, classes: int) -> Tensor:
     """The labels (n,) as long integers, or ValueError for another shape, other types and values outside the classes."""
+    if not isinstance(labels, Tensor):
+        raise ValueError(f"labels must be a tensor of integers ({n},), got a {type(labels).__name__}")
     if tuple(labels.shape) != (n,):
         raise ValueError(f"labels must have shape ({n},), got {tuple(labels.shape)}")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
