@@ -12,7 +12,7 @@ import torch
 from gdm_core.contract import TrainingConfig
 from gdm_core.data import ImageDataset, Treatment, load_dataset, treatment_for
 from gdm_core.data.treatments import TREATMENTS
-from gdm_core.registry import argument_defaults, check_arguments, model_class, pixel_kinds
+from gdm_core.registry import argument_defaults, build_model, check_arguments, model_class, pixel_kinds
 
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("float32", "bfloat16")
@@ -77,6 +77,8 @@ def resolve(
     chosen = treatment_for(treatment, data.levels, pixels, reduced)
     resolved = {**argument_defaults(model), **given, **_pixel_arguments(model, chosen)}
     specification = {**data.specification}
+    with torch.random.fork_rng(devices=[]):
+        build_model(model, data.data_shape, **resolved)  # refuses what its constructor does not take
     return RunConfiguration(model, specification, chosen.to_dict(), resolved, dataclasses.asdict(config)), data
 
 

@@ -85,6 +85,14 @@ def test_a_better_version_becomes_champion_and_a_worse_one_does_not(trained: str
     assert "champion: no" in other.stdout and "pixel treatment differ" in other.stdout
 
 
+def test_what_a_constructor_refuses_makes_no_run(store) -> None:
+    before = len(runs())
+    for wrong in (["made", "orderings=0"], ["gaussian_rbm", "hidden_units=0"], ["vae", "latent_units=0"]):
+        with pytest.raises(ValueError, match=wrong[1].split("=")[0]):
+            call("train", *wrong)
+    assert len(runs()) == before
+
+
 def test_calibration_images_are_for_p_values_alone(trained: str) -> None:
     with pytest.raises(ValueError, match="validation or test"):
         call("evaluate", "digits-nade", "--split", "calibration")
