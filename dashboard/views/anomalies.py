@@ -160,7 +160,7 @@ def _dataset(chosen: Sequence[ModelVersion]) -> dict:
 def _pictures(
     files: list, kinds: list[str], chosen: Sequence[ModelVersion], formats: list[scoring.Format]
 ) -> list[Picture]:
-    pictures = uploaded_pictures(files, formats, "anomalies")
+    pictures = uploaded_pictures(files, formats, "anomalies", tell=False)
     if kinds:
         sets, levels = example_sets(_dataset(chosen))
         for kind in kinds:
