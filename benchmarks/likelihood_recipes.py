@@ -65,7 +65,7 @@ SMALL = [
     Recipe("mixture_of_bernoullis", {"components": 500}, 500, passes=_both(60)),
     Recipe("fvsbn", {}, 100, 2e-3, passes={"fixed": 60, "dynamic": 200}),
     Recipe("nade", {"hidden_units": 500}, 100, 2e-3, passes={"fixed": 30, "dynamic": 100}),
-    Recipe("made", {"hidden_units": (1000,)}, 100, 1e-3, passes={"fixed": 25, "dynamic": 150}),
+    Recipe("made", {"hidden_units": (1000,)}, 100, 1e-3, passes={"fixed": 60, "dynamic": 150}),
     Recipe("eonade", {"hidden_units": 500, "orderings": 8}, 100, 1e-3, passes=_both(500)),
     Recipe("pixel_cnn", {"channels": 16, "blocks": 5}, 16, 2e-3),
     Recipe("gated_pixel_cnn", {"channels": 16, "blocks": 4, "dropout": 0.0}, 16, 2e-3),
