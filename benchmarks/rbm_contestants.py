@@ -22,7 +22,7 @@ from gdm_core.randomness import seeded_generator
 from gdm_core.training import train
 
 SHAPE, HIDDEN, BATCH, RATE = (1, 28, 28), 500, 100, 0.05
-SLICE_STEPS = 20  # learning steps of each in a turn
+SLICE_STEPS = 100  # learning steps of each in a turn
 OURS, THEIRS, LOOP = "ours", "scikit-learn", "ours, in the training loop"
 DEEP = {"dbn": (500, 500, 2000), "dbm": (500, 1000)}
 

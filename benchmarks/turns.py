@@ -14,7 +14,8 @@ from contextlib import ExitStack
 
 import torch
 
-PAUSE = 0.05  # seconds between turns, in which threads go to sleep
+PAUSE = 0.2  # seconds between turns, in which threads go to sleep
+WARM_UP = 3  # steps at the beginning of a turn that are not timed: they wake the threads and fill the caches
 
 Step = Callable[[], object]
 _step: Step  # this process's contestant
@@ -38,7 +39,7 @@ class Turns:
         self._stack.close()
 
     def seconds(self, name: str, steps: int) -> float:
-        """How long so many steps of a contestant took, while all others waited."""
+        """How long so many steps of a contestant took, after a few more, while all others waited."""
         time.sleep(PAUSE)
         return self._processes[name].submit(_take, steps).result()
 
@@ -50,6 +51,8 @@ def _begin(make: Callable[[], Step], threads: int) -> None:
 
 
 def _take(steps: int) -> float:
+    for _ in range(WARM_UP):
+        _step()
     begin = time.perf_counter()
     for _ in range(steps):
         _step()

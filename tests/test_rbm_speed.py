@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))  # it is a scr
 
 import rbm_contestants as rbm  # noqa: E402
 import rbm_speed  # noqa: E402
+import turns  # noqa: E402
 from turns import Turns  # noqa: E402
 
 
@@ -69,17 +70,17 @@ class Counts:
 
     def __call__(self) -> None:
         self.calls += 1
-        if self.calls == 5:
-            raise RuntimeError("five calls")
+        if self.calls == 2 * (turns.WARM_UP + 2) + 1:
+            raise RuntimeError("after the second turn")
 
 
 def test_a_contestant_keeps_its_state_between_turns_and_its_errors_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     # A new process runs the main module's file again, and page tests leave a page in its place.
     monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))
-    with Turns({"a": Counts}, threads=1) as turns:
-        assert turns.seconds("a", 2) > 0 and turns.seconds("a", 2) > 0
-        with pytest.raises(RuntimeError, match="five calls"):
-            turns.seconds("a", 1)
+    with Turns({"a": Counts}, threads=1) as taking:
+        assert taking.seconds("a", 2) > 0 and taking.seconds("a", 2) > 0
+        with pytest.raises(RuntimeError, match="after the second turn"):
+            taking.seconds("a", 1)
 
 
 class InThisProcess(Turns):
