@@ -246,3 +246,9 @@ def test_the_table_of_all_models_says_who_trains_in_time_and_what_came_of_it() -
     first, second = every_model.report([quick, slow])[-2:]
     assert "| yes |" in first and "-16.60 ± 0.20 nats per image, exact, 300 images" in first
     assert "| **no** |" in second and "Frechet distance 23.0" in second and "nan" not in second
+
+
+@pytest.mark.parametrize("name", ["deep_energy", "dcgan"])
+def test_arithmetic_is_counted_where_gradients_are_taken_by_hand(name: str) -> None:
+    timed = speed.Timed(speed.Case(name, speed.SMALL, {}, 4), "cpu")
+    assert timed.cost > 1e5 and timed.counted == "operators"
