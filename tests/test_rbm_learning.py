@@ -284,13 +284,46 @@ def test_bad_options_name_themselves(bad: dict) -> None:
 
 
 def test_the_numbers_of_large_images_are_those_of_the_first_few() -> None:
-    model = machine((1, 64, 64), hidden_units=3, scale=0.1)
-    x = binary_batch(5, (1, 64, 64)).images
+    model = machine((1, 64, 128), hidden_units=3, scale=0.1)
+    x = binary_batch(5, (1, 64, 128)).images
     twin, h = copy.deepcopy(model), model.encode(x)
-    expected = model.reconstruction_nats(x.flatten(1)[:1], h[:1])
+    expected = model.reconstruction_nats(x.flatten(1)[:2], h[:2])
     assert not torch.isclose(expected, model.reconstruction_nats(x.flatten(1), h))
     update = ContrastiveDivergence(model, 0.0, chains=7)
     metrics = update(Batch(x))
     assert torch.allclose(metrics["loss"], expected)
-    gap = (twin.energy(x[:1]) - twin.free_energy(update.chains.v[:1])).mean()
+    gap = (twin.energy(x[:2]) - twin.free_energy(update.chains.v[:2])).mean()
     assert torch.allclose(metrics["free_energy_gap"], gap)
+
+
+def test_the_numbers_are_taken_from_every_eighth_batch_also_after_a_stop() -> None:
+    """A run that is stopped after ten batches and taken up again returns what it would have returned."""
+    torch.manual_seed(0)
+    model, batches = machine(), [binary_batch(6, seed=seed) for seed in range(18)]
+    whole = ContrastiveDivergence(model, 0.3, chains=None)
+    losses = []
+    for at, batch in enumerate(batches):
+        if at == 10:
+            later = ContrastiveDivergence(copy.deepcopy(model), 0.3, chains=None)
+            later.load_state_dict(copy.deepcopy(whole.state_dict()))
+        losses.append(whole(batch)["loss"].item())
+    assert [at for at in range(1, 18) if losses[at] != losses[at - 1]] == [8, 16]
+    taken_up = [later(batch)["loss"].item() for batch in batches[10:]]
+    assert taken_up[:6] == losses[10:16] and taken_up[6] == taken_up[7] != losses[15]
+
+
+@pytest.mark.parametrize("chains", [None, 7])
+def test_a_step_straight_onto_the_parameters_is_the_step_along_the_stored_gradient(chains: int | None) -> None:
+    """Options that do nothing make the update store its gradient; it must arrive where the plain one does."""
+    plain, stored = (machine(scale=0.3) for _ in range(2))
+    stored.load_state_dict(plain.state_dict())
+    ends, batches = [], [binary_batch(5, seed=seed) for seed in range(3)]
+    for model, momentum in ((plain, 0.0), (stored, 1e-300)):
+        torch.manual_seed(3)
+        update = ContrastiveDivergence(model, 0.3, 2, chains, momentum=momentum)
+        assert update.climbs == (momentum == 0.0)
+        for batch in batches:
+            update(batch)
+        ends.append(model.state_dict())
+    assert not torch.equal(ends[0]["weight"], machine(scale=0.3).weight)
+    assert all(torch.allclose(ends[0][name], value, atol=1e-12) for name, value in ends[1].items())

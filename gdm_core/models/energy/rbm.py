@@ -23,7 +23,7 @@ from gdm_core.annealing import anneal
 from gdm_core.contract import GenerativeModel, Phase, TrainingConfig
 from gdm_core.layers.sampling_arguments import draw_uniforms
 from gdm_core.models.energy.learning.centred_gradient import Offsets
-from gdm_core.models.energy.learning.contrastive_divergence import statistics
+from gdm_core.models.energy.learning.contrastive_divergence import bias_statistics, statistics
 from gdm_core.models.energy.learning.learning_options import LearningOptions
 from gdm_core.models.energy.learning.pixel_frequencies import PixelFrequencies
 from gdm_core.models.energy.partition.enumeration import BLOCK, log_partition_of_layers
@@ -114,6 +114,14 @@ class RestrictedBoltzmannMachine(GenerativeModel):
         if offsets is not None:
             offsets.centre(ascent)
         return ascent
+
+    def climb(self, data: tuple[Tensor, Tensor], model: tuple[Tensor, Tensor], learning_rate: float) -> None:
+        """Add `learning_rate` times the gradient to the parameters: to the weights in the products themselves."""
+        for (v, h), sign in ((data, 1), (model, -1)):
+            self.weight.addmm_(h.T, v, alpha=sign * learning_rate / len(v))
+        biases = bias_statistics(data, model)
+        self.visible_bias.add_(biases["visible_bias"], alpha=learning_rate)
+        self.hidden_bias.add_(biases["hidden_bias"], alpha=learning_rate)
 
     def reconstruction_nats(self, v: Tensor, h: Tensor) -> Tensor:
         """-log p(v | h), the mean over images, at probabilities h (N, hidden)."""

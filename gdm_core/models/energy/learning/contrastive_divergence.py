@@ -12,7 +12,7 @@ Boltzmann Machines using Approximations to the Likelihood Gradient" (Tieleman, 2
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from gdm_core.models.energy.learning.fast_weights import FastWeights
 from gdm_core.models.energy.learning.sparsity_target import SparsityTarget
 from gdm_core.models.energy.partition.tempered_rbm import Chains
 
-PIXELS_MEASURED = 1 << 12  # numbers that are only looked at may not cost a fifth of a step
+MEASURED_EVERY, PIXELS_MEASURED = 8, 1 << 14  # batches; numbers that are only looked at may not cost a tenth of a step
 
 
 class Machine(Protocol):
@@ -57,6 +57,13 @@ class Machine(Protocol):
     def base(self) -> Base:
         """What keeps the start of annealing and sampling at the moments of the training images."""
         ...
+
+
+@runtime_checkable
+class Climbs(Protocol):
+    """A machine that can add `learning_rate` times its ordinary gradient to its parameters without ever storing it."""
+
+    def climb(self, data: tuple[Tensor, Tensor], model: tuple[Tensor, Tensor], learning_rate: float) -> None: ...
 
 
 class Base(Protocol):
@@ -99,8 +106,11 @@ class ContrastiveDivergence:
         self.velocity = {name: torch.zeros_like(parameter) for name, parameter in moving}
         self.chains = None if chains is None else self._begin(chains)
         self.base = model.base()
+        self.batches, self.measured = 0, dict[str, Tensor]()
         self.options = {"offsets": offsets, "sparsity": sparsity, "fast": fast}
         self.offsets, self.sparsity, self.fast = offsets, sparsity, fast
+        plain = not (momentum or weight_decay or any(self.options.values()))
+        self.climbs = plain and isinstance(model, Climbs)  # the gradient itself is not needed
 
     @torch.no_grad()
     def _begin(self, chains: int) -> Chains:
@@ -115,8 +125,9 @@ class ContrastiveDivergence:
             is minimised (nothing computable is);
         free_energy_gap: F(data) - F(chains), whose gradient this step follows; about 0 when the chains match the data.
 
-        Of large images both are of the batch's first few, which were drawn at random, and of as many chains: those that
-        have 4096 pixels together (5 of 28x28). What is logged is the mean over an epoch, hence of many.
+        Both are taken from every eighth batch, and returned again for the seven that follow. Of large images they are of
+        the batch's first few, which were drawn at random, and of as many chains: those that have 16,384 pixels together
+        (20 of 28x28). What is logged is the mean over an epoch, hence of many.
         """
         with torch.autocast(batch.images.device.type, enabled=False):  # rounded probabilities would bias the chains
             v_data = self.model.as_vectors(batch.images)
@@ -125,11 +136,13 @@ class ContrastiveDivergence:
             v_model = self._run_chains(v_data, data_logits)
             model_logits = self.model.hidden_logits(v_model)
             h_data = data_logits.sigmoid()
-            metrics = self._metrics(v_data, data_logits, h_data, Chains(v_model, model_logits))
+            if self.batches % MEASURED_EVERY == 0:
+                self.measured = self._metrics(v_data, data_logits, h_data, Chains(v_model, model_logits))
+            self.batches += 1
             self._learn(v_data, h_data, v_model, model_logits.sigmoid(), self.learning_rate * (1 - batch.progress))
         if self.chains is not None:
             self.chains = Chains(v_model, model_logits)
-        return metrics
+        return self.measured
 
     def _run_chains(self, v_data: Tensor, data_logits: Tensor) -> Tensor:
         """v_k, (chains or N, D)."""
@@ -144,9 +157,13 @@ class ContrastiveDivergence:
         return v
 
     def _learn(self, v_data: Tensor, h_data: Tensor, v_model: Tensor, h_model: Tensor, learning_rate: float) -> None:
+        data, model = (v_data, h_data), (v_model, h_model)
+        if self.climbs:
+            self.model.climb(data, model, learning_rate)
+            return
         if self.offsets is not None:
             self.offsets.follow(v_data, h_data)
-        ascent = self.model.ascent((v_data, h_data), (v_model, h_model), self.offsets)
+        ascent = self.model.ascent(data, model, self.offsets)
         if self.sparsity is not None:
             self.sparsity.add_to(ascent, h_data)
         if self.weight_decay:
@@ -173,6 +190,8 @@ class ContrastiveDivergence:
             "velocity": self.velocity,
             "chains": None if self.chains is None else self.chains._asdict(),
             "base": self.base.state_dict(),
+            "batches": self.batches,
+            "measured": self.measured,
             **{name: part.state_dict() for name, part in self.options.items() if part is not None},
         }
 
@@ -185,6 +204,7 @@ class ContrastiveDivergence:
         self.velocity = own(state["velocity"])
         self.chains = None if state["chains"] is None else Chains(**own(state["chains"]))
         self.base.load_state_dict(state["base"])
+        self.batches, self.measured = state["batches"], own(state["measured"])
         for name, part in self.options.items():
             if part is not None:
                 part.load_state_dict(state[name], like=self.model.weight)
@@ -195,8 +215,10 @@ def statistics(data: tuple[Tensor, Tensor], model: tuple[Tensor, Tensor]) -> dic
     (v_data, h_data), (v_model, h_model) = data, model
     weight = v_data.new_empty(h_data.shape[1], v_data.shape[1])  # (hidden, D); with beta = 0 it is not read
     weight.addmm_(h_data.T, v_data, beta=0, alpha=1 / len(v_data))
-    return {
-        "weight": weight.addmm_(h_model.T, v_model, alpha=-1 / len(v_model)),
-        "visible_bias": v_data.mean(0) - v_model.mean(0),
-        "hidden_bias": h_data.mean(0) - h_model.mean(0),
-    }
+    return {"weight": weight.addmm_(h_model.T, v_model, alpha=-1 / len(v_model)), **bias_statistics(data, model)}
+
+
+def bias_statistics(data: tuple[Tensor, Tensor], model: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+    """<.>_data - <.>_model of v and h, from pairs of (N, D) and probabilities (N, hidden)."""
+    (v_data, h_data), (v_model, h_model) = data, model
+    return {"visible_bias": v_data.mean(0) - v_model.mean(0), "hidden_bias": h_data.mean(0) - h_model.mean(0)}
