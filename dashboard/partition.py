@@ -14,10 +14,12 @@ from gdm_core.likelihoods import AnnealingReport, LogPartition, annealing_report
 
 IMAGES = 100  # validation images whose log-likelihood is bracketed, as many as on the command line
 OPTIMISTIC = "too good on average", "log Z is on average too small, so that log p(x) is on average too good."
+EITHER = "no bound", "a lower bound less a log Z that is on average too small may lie on either side."
 BOUND = "too small on average", "from exact draws log Z is on average too large, so that log p(x) is too small."
 NO_BOUND = "no bound", "ends of long chains bound nothing; far from the forward value they say that chains do not mix."
 CONSERVATIVE = "conservative", "on average log p(x) is too small for where the forward chains end; no log Z enters."
 EXACT = "exact", "all states are summed: what the others should come near."
+EXACT_BOUND = "lower bound", "log Z is exact, all states are summed; log p(x) lies above."
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,15 @@ def lines(found: AnnealingReport) -> list[Line]:
     """What each way says, the most optimistic first."""
     negative_energy = found.optimistic + found.forwards.value  # log p(x) + log Z
     backwards = _mean_and_error(negative_energy - found.backwards.value)
+    forwards = EITHER if found.of_bound else OPTIMISTIC
     rows = [
-        Line("Forwards", found.forwards, _mean_and_error(found.optimistic), *OPTIMISTIC),
+        Line("Forwards", found.forwards, _mean_and_error(found.optimistic), *forwards),
         Line("Backwards", found.backwards, backwards, *(BOUND if found.backwards_is_bound else NO_BOUND)),
         Line("From images (RAISE)", None, _mean_and_error(found.conservative), *CONSERVATIVE),
     ]
     if found.exact is not None:
-        rows.append(Line("Exact", found.exact, _mean_and_error(negative_energy - found.exact.value), *EXACT))
+        rows.append(Line("Exact", found.exact, _mean_and_error(negative_energy - found.exact.value),
+                         *(EXACT_BOUND if found.of_bound else EXACT)))  # fmt: skip
     return rows
 
 

@@ -25,6 +25,8 @@ from typing import Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
+MOST_STATES = 16  # binary units up to which all states are written down, so that draws are exact
+
 State = TypeVar("State")  # of n chains at once, whatever it is made of
 Result = TypeVar("Result")
 Steps = Generator[int, None, Result]  # yields how many chains have just taken a step, and returns what it found
@@ -52,14 +54,26 @@ class Tempered(Protocol[State]):
 
 @runtime_checkable
 class TemperedImages(Tempered[State], Protocol[State]):
-    """A family whose states are images, or images with more drawn to them, so that chains can start at given ones.
+    """A family whose chains can start at given images, with h ~ q(h | x) drawn to them where a state is more than x.
 
-    What is drawn is h ~ p_1(h | x), so that chains from exact draws of x stand at exact draws; and the mean of
-    exp(log w - log p_1(h | x)) is the probability of x where forward chains end.
+    The mean of exp(log w - log q(h | x)) is the probability of x where forward chains end, whatever q is. Where it is
+    p_1(h | x), chains from exact draws of x stand at exact draws; a family that has another q is `DrawsStates`.
     """
 
     def at_images(self, x: Tensor, generator: torch.Generator | None = None) -> tuple[State, Tensor]:
-        """Chains that stand at images (n, C, H, W), and log p_1(h | x) of what was drawn, (n,) float64; or 0."""
+        """Chains that stand at images (n, C, H, W), and log q(h | x) of what was drawn, (n,) float64; or 0.
+
+        Where a state does not contain x: less log p(x | state).
+        """
+        ...
+
+
+@runtime_checkable
+class DrawsStates(TemperedImages[State], Protocol[State]):
+    """A family that draws from p_1 by itself."""
+
+    def draws(self, n: int, generator: torch.Generator | None) -> tuple[Iterator[State], bool]:
+        """n chains on their way to draws, which the last state is, and whether these are exact."""
         ...
 
 

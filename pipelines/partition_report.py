@@ -24,6 +24,7 @@ def lines_of(found: AnnealingReport, uri: str, dataset: str) -> list[str]:
     """The report in words."""
     forwards, backwards = found.forwards, found.backwards
     side = "on average too large" if found.backwards_is_bound else "from ends of long chains: not a bound"
+    forwards_are, energy = ("forwards  ", "a bound on -E(x)") if found.of_bound else ("optimistic", "-E(x)")
     lines = [
         f"{uri}: {forwards.temperatures:,} temperatures, {forwards.chains} chains",
         f"log Z forwards   {_interval(forwards)}  on average too small; about {forwards.effective_sample_size:.0f} "
@@ -35,7 +36,7 @@ def lines_of(found: AnnealingReport, uri: str, dataset: str) -> list[str]:
     count = len(found.optimistic)
     lines += [
         f"log p(x), mean of {count} validation images of {dataset}, nats per image:",
-        f"  optimistic     {found.optimistic.mean():.3f}  -E(x) less log Z forwards",
+        f"  {forwards_are}     {found.optimistic.mean():.3f}  {energy} less log Z forwards",
         f"  conservative   {found.conservative.mean():.3f}  a lower bound for where the chains forwards end (RAISE)",
         f"  gap            {found.gap:.3f}",
     ]

@@ -37,7 +37,9 @@ MAY_IMPORT = {
     },
     "gdm_core/tensor_files.py": set(),
     "gdm_core/layers": {"gdm_core.contract", "gdm_core.layers"},
-    "gdm_core/likelihoods": {"gdm_core.annealing", "gdm_core.contract", "gdm_core.randomness", "gdm_core.likelihoods"},
+    "gdm_core/likelihoods": {
+        "gdm_core.annealing", "gdm_core.contract", "gdm_core.energies", "gdm_core.likelihoods", "gdm_core.randomness",
+    },
     "gdm_core/quality": {"gdm_core.contract", "gdm_core.randomness", "gdm_core.quality"},
     "gdm_core/anomaly": {"gdm_core.contract", "gdm_core.energies", "gdm_core.randomness", "gdm_core.anomaly"},
     "gdm_core/data": {"gdm_core.contract", "gdm_core.randomness", "gdm_core.data"},

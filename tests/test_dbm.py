@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gdm_core.annealing import anneal_backwards
 from gdm_core.contract import Batch, TrainingConfig
-from gdm_core.likelihoods import annealing_report, likelihood, log_partition
+from gdm_core.likelihoods import likelihood, log_partition
 from gdm_core.models.energy.dbm import DeepBoltzmannMachine
 from gdm_core.models.energy.learning.mean_field_learning import DoubledLayer, MeanFieldLearning, ascent
 from gdm_core.randomness import seeded_generator
@@ -172,11 +172,6 @@ def test_annealing_from_both_ends_brackets_the_enumerated_constant(hidden_units)
         assert below < exact < above
         gaps.append(above - below)
     assert gaps[1] < gaps[0] / 3
-
-
-def test_the_report_says_why_not_and_what_can_be_done():
-    with pytest.raises(ValueError, match="DeepBoltzmannMachine does not .* not a state.* bound .*evaluate NAME"):
-        annealing_report(machine(), IMAGES, 5)
 
 
 # --- chains ------------------------------------------------------------------------------------------------------

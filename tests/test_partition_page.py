@@ -20,7 +20,7 @@ from dashboard.views import model_partition as view
 from gdm_core.data import DataError
 from gdm_core.likelihoods import AnnealingReport, annealing_report
 from gdm_core.registry import build_model
-from pipelines.partition_report import partition_report
+from pipelines.partition_report import lines_of, partition_report
 from tests.live_models import register_model
 from tests.stores import new_store, using
 from tests.test_dashboard_live import finished, page, words
@@ -127,6 +127,16 @@ def test_the_csv_has_every_number_with_what_it_is_of(models, found) -> None:
         assert (row["model"], row["data_set"], row["split"]) == (version.uri, "digits", "validation")
         assert row["images"] == "6"
         assert row["pixels"].startswith("binary") and (row["temperatures"], row["chains"]) == ("50", "20")
+
+
+def test_of_a_bound_nothing_is_called_optimistic(found) -> None:
+    """It less a log Z that is too small may be too small as well as too large."""
+    of_bound = replace(found, of_bound=True)
+    verdicts = [row.verdict for row in partition.lines(of_bound)]
+    assert verdicts == ["no bound", "too small on average", "conservative", "lower bound"]
+    assert not any("optimistic" in line for line in lines_of(of_bound, "NAME", "digits"))
+    assert any("a bound on -E(x) less log Z" in line for line in lines_of(of_bound, "NAME", "digits"))
+    assert any("optimistic" in line for line in lines_of(found, "NAME", "digits"))
 
 
 def test_a_doubt_is_a_warning(models, found, monkeypatch) -> None:

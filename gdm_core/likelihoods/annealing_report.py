@@ -20,8 +20,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gdm_core.annealing import Steps, TemperedImages, annealing_backwards, annealing_log_prob, outcome
+from gdm_core.annealing import (
+    MOST_STATES,
+    DrawsStates,
+    State,
+    Steps,
+    TemperedImages,
+    annealing_backwards,
+    annealing_log_prob,
+    outcome,
+)
 from gdm_core.contract import Anneals, Energy, GenerativeModel, Samples, SamplesStepwise, has
+from gdm_core.energies import energy_or_bound, has_energy
 from gdm_core.likelihoods.log_partition import (
     LogPartition,
     annealing_log_partition,
@@ -32,8 +42,6 @@ from gdm_core.likelihoods.log_partition import (
 )  # fmt: skip
 from gdm_core.randomness import seeded_generator
 
-MOST_STATES = 16  # binary pixels up to which all images are written down, so that draws are exact
-
 
 @dataclass(frozen=True)
 class AnnealingReport:
@@ -42,9 +50,10 @@ class AnnealingReport:
     forwards: LogPartition
     backwards: LogPartition  # its interval is that of chance alone
     backwards_is_bound: bool
-    optimistic: Tensor  # -E(x) - log Z forwards
+    optimistic: Tensor  # -E(x) - log Z forwards; of a bound on -E(x), hence not optimistic for sure, where `of_bound`
     conservative: Tensor  # a lower bound of log p(x) where the chains end
     exact: LogPartition | None
+    of_bound: bool = False  # the model has no energy of an image but a bound
 
     @property
     def gap(self) -> float:
@@ -70,19 +79,16 @@ def annealing_report(
 def why_not_over_images(model: GenerativeModel) -> str:
     """Why there is no report, in a sentence that says what there is instead; empty where there is one.
 
-    A report needs annealed chains that can start at images, and the images' exact energies.
+    A report needs annealed chains that can start at images, and the images' energies or a bound on them.
     """
     name = type(model).__name__
     if not has(model, Anneals):
         return f"{name} does not anneal over images, so there is nothing to compare."
-    if has(model, Energy) and isinstance(model.tempered(), TemperedImages):
+    if has_energy(model) and isinstance(model.tempered(), TemperedImages):
         return ""
-    if has(model, Energy):
-        why = "has so many connected hidden units that the energy of an image is itself an estimate by annealing"
-    else:
-        why = "is annealed over hidden units, of which an image is not a state, and has a bound for an image, no energy"
     return (
-        f"{name} does not anneal over images: it {why}. That leaves log Z forwards, with its interval and what speaks "
+        f"{name} does not anneal over images: it has so many connected hidden units that the energy of an image is "
+        "itself an estimate by annealing. That leaves log Z forwards, with its interval and what speaks "
         "against it: `python -m pipelines evaluate NAME --temperatures 10000`, and a number that stays as it is with "
         "more temperatures; where few units have to be summed, `evaluate` without temperatures enumerates log Z."
     )
@@ -116,24 +122,39 @@ def _steps(
 ) -> Steps[AnnealingReport]:
     family = model.tempered()
     forwards = yield from annealing_log_partition(model, betas, chains, seeded_generator(seed, "log partition"))
-    draws, exact = yield from _draws(model, chains, seed)
     generator = seeded_generator(seed, "backwards")
-    start, _ = family.at_images(draws, generator)
+    start, exact = yield from _draws(model, family, chains, seed, generator)
     upwards = yield from annealing_backwards(family, start, betas, generator)
     generator = seeded_generator(seed, "from images")
     start, log_drawn = family.at_images(images.repeat_interleave(chains_per_image, 0), generator)
     log_w = (yield from annealing_log_prob(family, start, betas, generator)) - log_drawn
     conservative = log_w.view(len(images), chains_per_image).logsumexp(1) - math.log(chains_per_image)
-    optimistic = -model.energy(images).double() - forwards.value
+    optimistic = -energy_or_bound(model, images).double() - forwards.value
     return AnnealingReport(
         forwards, _upside_down(from_log_weights(-upwards, len(betas))), exact, optimistic.cpu(), conservative.cpu(),
         log_partition(model, method="exact") if is_soon_enumerated(model) else None,
+        of_bound=not has(model, Energy),
     )  # fmt: skip
 
 
-def _draws(model: GenerativeModel, n: int, seed: int) -> Steps[tuple[Tensor, bool]]:
-    """n draws of the model and whether they are exact: from a table of all images, else the ends of its chains."""
+def _draws(
+    model: GenerativeModel, family: TemperedImages[State], n: int, seed: int, hidden: torch.Generator
+) -> Steps[tuple[State, bool]]:
+    """n states drawn from the model, and whether they are exact; `hidden` draws what images do not contain."""
     generator = seeded_generator(seed, "draws")
+    if not isinstance(family, DrawsStates):
+        images, exact = yield from _images(model, n, generator)
+        return family.at_images(images, hidden)[0], exact
+    states, exact = family.draws(n, generator)
+    state = next(states)
+    for later in states:
+        state = later
+        yield 0
+    return state, exact
+
+
+def _images(model: GenerativeModel, n: int, generator: torch.Generator) -> Steps[tuple[Tensor, bool]]:
+    """n draws of the model and whether they are exact: from a table of all images, else the ends of its chains."""
     if model.pixels == "binary" and model.dimensions <= MOST_STATES:
         states = torch.arange(2**model.dimensions)[:, None] >> torch.arange(model.dimensions) & 1
         images = states.view(-1, *model.data_shape).to(next(model.parameters()))
@@ -157,4 +178,3 @@ def _upside_down(found: LogPartition) -> LogPartition:
         -found.value, -found.high, -found.low, "estimate", found.temperatures, found.chains,
         found.effective_sample_size, -found.log_weights,
     )  # fmt: skip
-

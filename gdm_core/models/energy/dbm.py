@@ -29,7 +29,8 @@ from gdm_core.contract import GenerativeModel, Phase, TrainingConfig
 from gdm_core.layers.sampling_arguments import draw_uniforms
 from gdm_core.models.energy.folding import fold
 from gdm_core.models.energy.learning.mean_field_learning import DoubledLayer, MeanFieldLearning
-from gdm_core.models.energy.partition.tempered_rbm import TemperedMachine, bernoulli
+from gdm_core.models.energy.partition.tempered_layers import TemperedLayers, guess_by_mean_field
+from gdm_core.models.energy.partition.tempered_rbm import bernoulli
 from gdm_core.models.energy.rbm import RestrictedBoltzmannMachine
 from gdm_core.models.energy.sampling.chain_moments import moments
 from gdm_core.models.energy.sampling.gibbs_chains import complete_by_chains
@@ -160,9 +161,9 @@ class DeepBoltzmannMachine(GenerativeModel):
         """This machine as a restricted one: even layers, the pixels first, are visible units, odd layers hidden."""
         return fold(self.weights, self.biases, self.base_bias)
 
-    def tempered(self) -> TemperedMachine:
+    def tempered(self) -> TemperedLayers:
         """The family from a machine that knows only how often pixels and even layers are on to this one."""
-        return self.folded().tempered()
+        return TemperedLayers(self.folded(), partial(guess_by_mean_field, self), self.sampling_steps)
 
     def anneal(self, n: int, betas: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """n annealed importance weights along `betas`, increasing from 0 to 1: log w (n,), float64."""

@@ -30,7 +30,8 @@ from gdm_core.layers.sampling_arguments import draw_uniforms
 from gdm_core.models.energy.learning.contrastive_divergence import ContrastiveDivergence
 from gdm_core.models.energy.learning.greedy_layers import turn_upside_down
 from gdm_core.models.energy.learning.up_down import UpDown, h_as_images
-from gdm_core.models.energy.partition.tempered_rbm import Chains, TemperedMachine, bernoulli
+from gdm_core.models.energy.partition.tempered_layers import TemperedLayers, guess_by_recognition
+from gdm_core.models.energy.partition.tempered_rbm import Chains, bernoulli
 from gdm_core.models.energy.rbm import RestrictedBoltzmannMachine
 from gdm_core.models.energy.sampling.chain_moments import moments
 from gdm_core.models.energy.sampling.guessed_completion import complete_by_guesses, log_bernoulli, log_joint
@@ -148,9 +149,8 @@ class DeepBeliefNetwork(GenerativeModel):
         return h_as_images(self.recognise(self.as_vectors(images), layers=layer)[-1])
 
     def unnormalised_bound(self, x: Tensor, k: int, generator: torch.Generator | None = None) -> Tensor:
-        """The mean over k guesses h ~ q of log p(x, ..., h_{L-2} | h_{L-1}) - F(h_{L-1}) - log q(h | x), (N,).
-
-        Its slope in x is taken at fixed guesses."""
+        """The mean over k guesses h ~ q of log p(x, .. | h_{L-1}) - F(h_{L-1}) - log q(h | x), (N,); its slope in x is
+        taken at fixed guesses."""
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
         v = self.as_vectors(self.check_images(x))
@@ -164,9 +164,9 @@ class DeepBeliefNetwork(GenerativeModel):
             total += log_weight.double().view(len(part), -1).sum(0)
         return total / k
 
-    def tempered(self) -> TemperedMachine:
+    def tempered(self) -> TemperedLayers:
         """The family of the top machine."""
-        return self.top.tempered()
+        return TemperedLayers(self.top, partial(guess_by_recognition, self), self.sampling_steps)
 
     def anneal(self, n: int, betas: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """n annealed importance weights along `betas`, increasing from 0 to 1: log w (n,), float64."""

@@ -125,9 +125,9 @@ class ContrastiveDivergence:
             is minimised (nothing computable is);
         free_energy_gap: F(data) - F(chains), whose gradient this step follows; about 0 when the chains match the data.
 
-        Both are taken from every eighth batch, and returned again for the seven that follow. Of large images they are of
-        the batch's first few, which were drawn at random, and of as many chains: those that have 16,384 pixels together
-        (20 of 28x28). What is logged is the mean over an epoch, hence of many.
+        Both are taken from every eighth batch, and returned again for the seven that follow. Of large images they are
+        of the batch's first few, which were drawn at random, and of as many chains: those that have 16,384 pixels
+        together (20 of 28x28). What is logged is the mean over an epoch, hence of many.
         """
         with torch.autocast(batch.images.device.type, enabled=False):  # rounded probabilities would bias the chains
             v_data = self.model.as_vectors(batch.images)

@@ -59,11 +59,11 @@ def complete_by_guesses(
     first, noise = model.machines[0], draw_uniforms(model, len(x), None, temperature, generator).flatten(1)
     fixed, held = x.flatten(1).to(noise.dtype), known.expand_as(x).flatten(1)
     v = torch.where(held, fixed, bernoulli(first.base_visible_bias, noise))
-    layers = model.recognise(v, _uniforms(v, sum(model.guessed_units), generator))
+    layers = model.recognise(v, draw_for(v, sum(model.guessed_units), generator))
     for _ in range(model.sampling_steps):
         for layer in range(1, len(layers)):
             layers = _guess_again(model, layers, layer, temperature, generator)
-        drawn = bernoulli(first.visible_logits(layers[1]) / temperature, _uniforms(v, v.shape[1], generator))
+        drawn = bernoulli(first.visible_logits(layers[1]) / temperature, draw_for(v, v.shape[1], generator))
         layers[0] = torch.where(held, fixed, drawn)
     return layers[0]
 
@@ -73,7 +73,7 @@ def _guess_again(
 ) -> list[Tensor]:
     """One Metropolis-Hastings step of the units of one layer, of each image by itself."""
     before, n = layers[layer], len(layers[0])
-    noise, coins, lots = _uniforms(before, 2 * before.shape[1] + 2, generator).split([before.shape[1]] * 2 + [2], 1)
+    noise, coins, lots = draw_for(before, 2 * before.shape[1] + 2, generator).split([before.shape[1]] * 2 + [2], 1)
     share = torch.tensor(SHARES, dtype=before.dtype, device=before.device)[(lots[:, :1] * len(SHARES)).long()]
     logits = model.recognition_logits(layer - 1, layers[layer - 1])
     guess = torch.where(coins < share, bernoulli(logits, noise), before)
@@ -101,6 +101,7 @@ def log_bernoulli(logits: Tensor, values: Tensor) -> Tensor:
     return (values * logits - softplus(logits)).sum(-1)
 
 
-def _uniforms(like: Tensor, units: int, generator: torch.Generator | None) -> Tensor:
+def draw_for(like: Tensor, units: int, generator: torch.Generator | None) -> Tensor:
+    """Uniforms (N, units), where and of the kind `like` (N, ...) is. A generator draws on its own device."""
     home = like.device if generator is None else generator.device
     return torch.rand(len(like), units, generator=generator, dtype=like.dtype, device=home).to(like.device)
