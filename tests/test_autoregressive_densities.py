@@ -146,12 +146,16 @@ def test_conditionals_sum_to_one_and_are_the_map(name):
 def test_bad_images_are_named(name):
     model = BUILDERS[name]((1, 3, 3), 2)
     good = torch.zeros(2, 1, 3, 3)
+    balanced = torch.full((1, 1, 3, 3), 0.5)  # 8 * (0.5 - 0.5^2) + (2 - 2^2) = 0
+    balanced[..., 0, 0] = 2
     for bad, message in [
         (good[0], r"images must have shape \(N, 1, 3, 3\)"),
         (torch.zeros(2, 1, 3, 4), r"images must have shape \(N, 1, 3, 3\)"),
         (good + float("nan"), "NaN"),
         (good + 0.5, "exactly 0 or 1"),
         (good + 2, r"\[0, 1\]"),
+        (good - float("inf"), "infinite"),
+        (balanced, r"\[0, 1\]"),
     ]:
         for verb in (model.log_prob, model.log_prob_map, lambda x: model.complete(x, torch.ones(1, 1, 3, 3))):
             with pytest.raises(ValueError, match=message):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dashboard import loading
+from dashboard import loading, saturation
 from tests.live_models import register_model
 from tests.stores import new_store, using
 from tests.test_dashboard_live import page, words
@@ -42,3 +42,8 @@ def test_a_chain_that_saturates_is_said(bursting, name: str):
 @pytest.mark.parametrize("name", ["samples", "completion"])
 def test_nothing_is_said_of_chains_among_greys(address, name: str):
     assert SAID not in words(page(name, models=NAME, n="9"))
+
+
+def test_nothing_is_said_where_the_data_are_at_the_edge_themselves(bursting, monkeypatch):
+    monkeypatch.setattr(saturation, "_edge_of_data", lambda *rest: 0.95)
+    assert SAID not in words(page("samples", models=NAME, n="9"))

@@ -50,8 +50,8 @@ def render() -> None:
             return
         sights = one_image.sights(subjects, picture)
         unknown = _mask(*subjects[0].format[0][1:])
-        n, seed, temperature = _controls()
         label = _class(subjects)
+        n, seed, temperature = _controls()
     with left:
         _paint(sights[subjects[0].uri].x[0], unknown)
     request = Request(picture.name, sights, unknown, n, seed, temperature, label)
