@@ -86,20 +86,30 @@ def check_schedule(betas: Tensor, name: str = "betas") -> Tensor:
     return betas
 
 
-def annealing(family: Tempered[State], n: int, betas: Tensor, generator: torch.Generator | None) -> Iterator[Tensor]:
-    """Yield log w (n,), float64, after every temperature from the second on; the next step changes the tensor."""
+def annealing(
+    family: Tempered[State], n: int, betas: Tensor, generator: torch.Generator | None
+) -> Iterator[tuple[Tensor, State]]:
+    """Yield log w (n,), float64, and the chains after every temperature from the second on; w is changed in place."""
     temperatures = check_schedule(betas).tolist()
     state = family.base_sample(n, generator)
     log_w = family.base_log_partition().repeat(n)
     for warmer, colder in itertools.pairwise(temperatures):
         log_w += family.log_density(state, colder) - family.log_density(state, warmer)
-        yield log_w
         state = family.step(state, colder, generator)
+        yield log_w, state
 
 
 @torch.no_grad()
 def anneal(family: Tempered[State], n: int, betas: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """The log weights of n chains, (n,) float64, with E[exp log w] = Z_1."""
+    return annealed(family, n, betas, generator)[0]
+
+
+@torch.no_grad()
+def annealed(
+    family: Tempered[State], n: int, betas: Tensor, generator: torch.Generator | None = None
+) -> tuple[Tensor, State]:
+    """The log weights of n chains and where these end: the mean of w g(end) over that of w is that of g under p_1."""
     return deque(annealing(family, n, betas, generator), maxlen=1)[0]
 
 

@@ -42,14 +42,14 @@ def distribution(model) -> torch.Tensor:
 class Rows:
     """Training data in memory."""
 
-    def __init__(self, images: torch.Tensor) -> None:
-        self.images = images
+    def __init__(self, images: torch.Tensor, labels: torch.Tensor | None = None) -> None:
+        self.images, self.labels = images, labels
 
     def __len__(self) -> int:
         return len(self.images)
 
     def batch(self, rows: torch.Tensor, epoch: int) -> Batch:
-        return Batch(self.images[rows])
+        return Batch(self.images[rows], None if self.labels is None else self.labels[rows])
 
 
 def bars(n: int) -> torch.Tensor:

@@ -99,7 +99,7 @@ def is_soon_enumerated(model: GenerativeModel) -> bool:
 @torch.no_grad()
 def _annealed(model: Anneals, betas: Tensor, chains: int, generator: torch.Generator | None) -> Steps[LogPartition]:
     every, trace, moments = max(1, (len(betas) - 1) // TRACE), [], []
-    for step, log_w in enumerate(annealing(model.tempered(), chains, betas, generator), 1):
+    for step, (log_w, _) in enumerate(annealing(model.tempered(), chains, betas, generator), 1):
         if step % every == 0 or step == len(betas) - 1:
             trace.append(log_w.cpu().clone())
             moments.append(betas[step])

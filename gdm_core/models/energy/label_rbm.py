@@ -8,7 +8,7 @@ The label is one visible unit of K values. Given the pixels it is classified exa
 from the softmax of d_y + h'U_y beside the pixels. Z is enumerated for small machines and estimated by annealing.
 
 Paper: "Classification using discriminative restricted Boltzmann machines" (Larochelle and Bengio, 2008); learning as in
-hybrid_divergence.py. Changed: persistent chains, and a learning rate that falls linearly to zero.
+hybrid_divergence.py. Changed: persistent chains, a learning rate that falls linearly to zero, and class_balance.py.
 """
 
 from __future__ import annotations
@@ -43,8 +43,7 @@ class Uniforms(NamedTuple):
 
 @register("label_rbm", family="energy", paper="Larochelle and Bengio, 2008")
 class LabelRBM(GenerativeModel):
-    """Classes are 0 to `classes` - 1. `discriminative_weight` is how much the slope of log p(y | x) counts beside that
-    of log p(x, y); `steps`, `persistent`, `chains` and `sampling_steps` are as in `rbm`."""
+    """`discriminative_weight`: what the slope of log p(y | x) counts beside that of log p(x, y). Rest: see `rbm`."""
 
     default_training = TrainingConfig(epochs=100, batch_size=32, learning_rate=0.2)
 
@@ -115,6 +114,7 @@ class LabelRBM(GenerativeModel):
     def training_phases(self, config: TrainingConfig) -> Iterator[Phase]:
         update = HybridDivergence(self, config.learning_rate, self.steps, self.chains, self.discriminative_weight)
         yield Phase("hybrid contrastive divergence", update, config.epochs)
+        update.finish()
 
     # --- Gibbs sampling ---
 

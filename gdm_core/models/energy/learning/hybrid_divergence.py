@@ -7,6 +7,8 @@ discriminative slope is exact: with s_yj = sigmoid(c_j + U_jy + W_j x) and e_y =
 
     d / d d_y = e_y,   d / d U_jy = e_y s_yj,   d / d c_j = sum_y e_y s_yj,   d / d W_j = sum_y e_y s_yj x'
 
+At the end the label biases are set once more, by annealing (class_balance.py).
+
 Reference: "Classification using discriminative restricted Boltzmann machines" (Larochelle and Bengio, 2008), which
 weighs the two the other way round, log p(y | x) + alpha log p(x, y).
 """
@@ -21,6 +23,7 @@ from torch import Tensor
 
 from gdm_core.contract import Batch
 from gdm_core.layers.sampling_arguments import check_labels
+from gdm_core.models.energy.learning.class_balance import balance_classes
 from gdm_core.models.energy.learning.pixel_frequencies import PixelFrequencies
 
 if TYPE_CHECKING:
@@ -51,6 +54,7 @@ class HybridDivergence:
             v = model.visible_bias.new_zeros(chains, model.dimensions)
             self.chains = (v, torch.zeros(chains, dtype=torch.long, device=v.device))
         self.frequencies = PixelFrequencies(model.base_visible_bias, model.visible_bias)
+        self.class_counts = torch.zeros(model.classes, dtype=torch.float64, device=model.device)
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
@@ -69,6 +73,7 @@ class HybridDivergence:
         with torch.autocast(batch.images.device.type, enabled=False):  # rounded probabilities would bias the chains
             data = (self.model.as_vectors(batch.images), labels)
             self.frequencies.count(data[0])
+            self.class_counts += F.one_hot(labels, self.model.classes).sum(0)
             chains = self._run_chains(data)
             metrics = self._metrics(data, chains)
             positive, negative = (generative_statistics(self.model, *pairs) for pairs in (data, chains))
@@ -77,6 +82,10 @@ class HybridDivergence:
                 ascent = positive[name] - negative[name] + self.discriminative_weight * slope[name]
                 parameter.add_(ascent, alpha=self.learning_rate * (1 - batch.progress))
         return metrics
+
+    def finish(self) -> None:
+        """After the last batch: the classes' shares in the model are brought to those in the images seen."""
+        balance_classes(self.model, self.class_counts)
 
     def _run_chains(self, data: Pairs) -> Pairs:
         pairs = data if self.chains is None else self.chains
@@ -100,13 +109,14 @@ class HybridDivergence:
 
     def state_dict(self) -> dict[str, Any]:
         chains = None if self.chains is None else list(self.chains)
-        return {"chains": chains, "frequencies": self.frequencies.state_dict()}
+        return {"chains": chains, "frequencies": self.frequencies.state_dict(), "class_counts": self.class_counts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["chains"] is not None:
             v, labels = state["chains"]
             self.chains = (v.to(self.model.device, copy=True), labels.to(self.model.device, copy=True))
         self.frequencies.load_state_dict(state["frequencies"])
+        self.class_counts = state["class_counts"].to(self.model.device, copy=True)
 
 
 def generative_statistics(model: LabelRBM, v: Tensor, labels: Tensor) -> dict[str, Tensor]:
