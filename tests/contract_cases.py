@@ -20,7 +20,7 @@ from gdm_core.registry import argument_defaults, build_model, list_models, model
 
 # Small versions, so that the laws are quick; a model without a line is built with its defaults.
 SMALL = {
-    "helmholtz_machine": {"hidden_units": (4, 3), "guesses": 3},
+    "helmholtz_machine": {"hidden_units": (4, 3), "guesses": 3, "completion_steps": 100},
     "conditional_gated_pixel_cnn": {"classes": 3, "channels": 12, "blocks": 1, "first_kernel_size": 3},
     "deep_energy": {"channels": 4, "steps": 3, "chains": 12, "sampling_steps": 6},
     "dbm": {"hidden_units": (4, 3), "chains": 7, "sampling_steps": 6},

@@ -113,3 +113,28 @@ def test_many_reweighted_guesses_follow_the_likelihood():
 def test_bad_arguments_are_named(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         HelmholtzMachine((1, 2, 2), **arguments)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("hidden_units", [(3,), (3, 2), (2, 2, 2)])
+@pytest.mark.parametrize(
+    ("shown", "temperature"), [((1, None, 0, None), 1.0), ((None, 0, None, None), 0.7), ((None,) * 4, 1.0)]
+)
+def test_completions_follow_the_enumerated_conditional(hidden_units, shown, temperature):
+    model, n = machine(hidden_units, completion_steps=300), 5_000
+    known = torch.tensor([value is not None for value in shown]).view(1, 1, 2, 2).double()
+    x = torch.tensor([0.0 if value is None else value for value in shown]).double()
+    drawn = model.complete(x.view(1, 1, 2, 2).expand(n, -1, -1, -1), known, temperature, seeded_generator(6))
+    counts = torch.bincount((drawn.flatten(1) @ torch.tensor([8.0, 4, 2, 1]).double()).long(), minlength=16)
+    for parameter in (*model.generative.parameters(), model.top_bias):  # a temperature divides all logits of p
+        parameter.div_(temperature)
+    agree = (states(4) == x).logical_or(known.flatten() == 0).all(1)
+    p = enumerated(model).exp()[agree]
+    assert counts[~agree].sum() == 0
+    expected = n * p / p.sum()
+    assert ((counts[agree] - expected) ** 2 / expected).sum().item() < chi_square_bound(len(p))
+
+
+def test_completion_needs_a_step():
+    with pytest.raises(ValueError, match="completion_steps must be at least 1, got 0"):
+        machine(completion_steps=0)

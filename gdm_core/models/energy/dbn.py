@@ -34,7 +34,7 @@ from gdm_core.models.energy.partition.tempered_layers import TemperedLayers, gue
 from gdm_core.models.energy.partition.tempered_rbm import Chains, bernoulli
 from gdm_core.models.energy.rbm import RestrictedBoltzmannMachine
 from gdm_core.models.energy.sampling.chain_moments import moments
-from gdm_core.models.energy.sampling.guessed_completion import complete_by_guesses, log_bernoulli, log_joint
+from gdm_core.models.energy.sampling.guessed_completion import below_a_machine, complete_by_guesses, log_bernoulli
 from gdm_core.registry import register
 from gdm_core.updates import OnFeatures, split_epochs
 
@@ -160,7 +160,7 @@ class DeepBeliefNetwork(GenerativeModel):
         for part in uniforms.split(max(1, ACTIVATIONS_AT_ONCE // numbers)):
             noise = part.expand(-1, len(v), -1).flatten(0, 1)  # (guesses N, units)
             layers = self.recognise(v.repeat(len(part), 1), noise)
-            log_weight = log_joint(self, layers) - sum(self.recognition_log_probs(layers))
+            log_weight = below_a_machine(self).log_joint(layers) - sum(self.recognition_log_probs(layers))
             total += log_weight.double().view(len(part), -1).sum(0)
         return total / k
 
@@ -213,7 +213,7 @@ class DeepBeliefNetwork(GenerativeModel):
         self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw the pixels where `known` is 0 given the others, near their distribution, (N, C, H, W)."""
-        return complete_by_guesses(self, x, known, temperature, generator).view_as(x)
+        return complete_by_guesses(self, below_a_machine(self), self.sampling_steps, x, known, temperature, generator)
 
     def completion_is_exact(self, known: Tensor) -> bool:
         """Where there is nothing to draw: a Markov chain only comes near its distribution."""

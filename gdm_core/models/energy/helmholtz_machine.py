@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from gdm_core.contract import Batch, GenerativeModel, TrainingConfig
 from gdm_core.layers.sampling_arguments import draw_uniforms
+from gdm_core.models.energy.sampling.guessed_completion import GuessedLayers, complete_by_guesses
 from gdm_core.registry import register
 
 ACTIVATIONS_AT_ONCE = 1 << 24  # numbers in memory at once where many guesses are weighed
@@ -34,7 +35,8 @@ ACTIVATIONS_AT_ONCE = 1 << 24  # numbers in memory at once where many guesses ar
 class HelmholtzMachine(GenerativeModel):
     """Binary pixels below `hidden_units` binary units, from the layer next to the image to the top one.
 
-    `learning` is wake_sleep (one guess per image) or reweighted (`guesses` of them).
+    `learning` is wake_sleep (one guess per image) or reweighted (`guesses` of them). `completion_steps`: of the Markov
+    chains that complete images.
     """
 
     default_training = TrainingConfig(epochs=60, batch_size=32, learning_rate=1e-2)
@@ -45,12 +47,15 @@ class HelmholtzMachine(GenerativeModel):
         hidden_units: tuple[int, ...] = (64, 32),
         learning: Literal["wake_sleep", "reweighted"] = "reweighted",
         guesses: int = 10,
+        completion_steps: int = 1000,
     ) -> None:
         super().__init__(data_shape)
         if not hidden_units or min(hidden_units) < 1:
             raise ValueError(f"hidden_units must be at least 1 in every layer, got {hidden_units}")
-        if guesses < 1:
-            raise ValueError(f"guesses must be at least 1, got {guesses}")
+        for name, value in {"guesses": guesses, "completion_steps": completion_steps}.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        self.completion_steps = completion_steps
         self.hidden_units, self.learning = tuple(hidden_units), learning
         self.guesses = guesses if learning == "reweighted" else 1
         sizes = (self.dimensions, *hidden_units)
@@ -60,11 +65,11 @@ class HelmholtzMachine(GenerativeModel):
 
     # --- the two nets, on vectors: layers = [x, h_1, ..., h_L], each (..., units) ---
 
-    def joint_log_prob(self, layers: Sequence[Tensor]) -> Tensor:
-        """log p(x, h) in nats, (...)."""
-        top = _log_bernoulli(self.top_bias.expand_as(layers[-1]), layers[-1])
+    def joint_log_prob(self, layers: Sequence[Tensor], temperature: float = 1.0) -> Tensor:
+        """log p(x, h) in nats, (...), all logits divided by the temperature."""
+        top = _log_bernoulli(self.top_bias.expand_as(layers[-1]) / temperature, layers[-1])
         pairs = zip(self.generative, layers[:-1], layers[1:], strict=True)
-        return top + sum(_log_bernoulli(down(above), below) for down, below, above in pairs)
+        return top + sum(_log_bernoulli(down(above) / temperature, below) for down, below, above in pairs)
 
     def posterior_log_prob(self, layers: Sequence[Tensor]) -> Tensor:
         """log q(h | x) in nats, (...)."""
@@ -136,6 +141,27 @@ class HelmholtzMachine(GenerativeModel):
         pixels = draw_uniforms(self, n, labels, temperature, generator).flatten(1)
         hidden = self._uniforms((n, sum(self.hidden_units)), generator)
         return self.dream(torch.cat([pixels, hidden], 1), temperature)[0].view(n, *self.data_shape)
+
+    def complete(
+        self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw the pixels where `known` is 0 given the others, near their distribution, (N, C, H, W).
+
+        Chains of `completion_steps` steps, from dreams with the known pixels put in.
+        """
+        hidden = self._uniforms((len(x), sum(self.hidden_units)), generator)
+        net = GuessedLayers(
+            self.hidden_units,
+            start=lambda pixels: self.dream(torch.cat([pixels, hidden], 1), temperature)[0],
+            guess_logits=lambda layer, below: self.recognition[layer](below),
+            pixel_logits=self.generative[0],
+            log_joint=self.joint_log_prob,
+        )
+        return complete_by_guesses(self, net, self.completion_steps, x, known, temperature, generator)
+
+    def completion_is_exact(self, known: Tensor) -> bool:
+        """Where there is nothing to draw: a Markov chain only comes near its distribution."""
+        return bool(known.all())
 
     def hidden_layers(self, x: Tensor) -> list[Tensor]:
         """The recognition net's probabilities, each layer given those of the layer below, [(N, units)]."""
