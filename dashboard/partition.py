@@ -55,7 +55,7 @@ def annealing(
 
 
 def lines(found: AnnealingReport) -> list[Line]:
-    """What each way says, the most optimistic first."""
+    """What each way says."""
     negative_energy = found.optimistic + found.forwards.value  # log p(x) + log Z
     backwards = _mean_and_error(negative_energy - found.backwards.value)
     forwards = EITHER if found.of_bound else OPTIMISTIC

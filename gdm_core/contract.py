@@ -12,7 +12,7 @@ A density of `real` pixels is a density with respect to x on [0, 1]^D.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -100,11 +100,12 @@ class Update(Protocol):
 
 @dataclass
 class Phase:
-    """A stretch of training: one update applied for a number of epochs."""
+    """A stretch of training: one update applied for a number of epochs, and what is done after its last batch."""
 
     name: str
     update: Update
     epochs: int
+    finish: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,8 @@ def _train_phase(
             batch.progress = (epoch * steps + step) / (phase.epochs * steps)
             with _autocast(config):
                 metrics = phase.update(batch)
+            if phase.finish is not None and (epoch + 1, step + 1) == (phase.epochs, steps):
+                phase.finish()
             totals = {name: totals.get(name, 0.0) + value.detach() for name, value in metrics.items()}
             seen = step * config.batch_size + len(rows)
             yield from _report(model, phase, index, epoch, step + 1, steps, seen, len(data), totals)

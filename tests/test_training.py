@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -61,6 +62,19 @@ class TwoPhases(Mean):
         for name, epochs in zip(("mean", "slope"), self.epochs, strict=True):
             self.made.append((name, self.mean.item()))
             yield Phase(name, One(self, getattr(self, name), config), epochs)
+
+
+class Rounding(TwoPhases):
+    """Rounds what a phase has learnt when the phase is over."""
+
+    def training_phases(self, config: TrainingConfig) -> Iterator[Phase]:
+        for phase in super().training_phases(config):
+            yield Phase(phase.name, phase.update, phase.epochs, partial(self._round, phase.name))
+
+    @torch.no_grad()
+    def _round(self, name: str) -> None:
+        self.made.append((f"{name} over", getattr(self, name).item()))
+        getattr(self, name).mul_(4).round_().div_(4)
 
 
 class One(GradientUpdate):
@@ -152,6 +166,18 @@ def test_training_converges_to_the_mean() -> None:
     model = Mean(noise=0.0)
     finish(model, TrainingConfig(epochs=200, batch_size=10, learning_rate=0.05))
     assert model.mean.item() == pytest.approx(0.5, abs=1e-3)
+
+
+def test_a_phase_is_finished_after_its_last_batch_and_before_anybody_looks() -> None:
+    model, seen = Rounding((2, 0)), []
+    for progress in train(model, Rows(), CONFIG):
+        seen.append(model.mean.item())
+        state = progress.state_dict()
+    assert [name for name, _ in model.made] == ["mean", "mean over", "slope"]  # a phase without epochs has no end
+    assert seen[-1] % 0.25 == 0 and all(value % 0.25 for value in seen[:-1])
+    again = Rounding((2, 0))
+    assert finish(again, resume=through_a_file(state)) == [] and again.mean.item() == seen[-1]
+    assert "mean over" not in dict(again.made)
 
 
 def test_a_seed_repeats_a_training_and_another_does_not() -> None:

@@ -111,8 +111,10 @@ def _result(version: ModelVersion, loaded: LoadedModel, count: int, job: Job) ->
     rows = lines(found)
     st.table(shown(rows))
     st.markdown("\n".join(f"- {row.what}: {row.meaning}" for row in rows))
-    st.markdown(f"Log p(x) {'forwards' if found.of_bound else '(optimistic)'} and the conservative one differ by "
-                f"**{abs(found.gap):.2f} nats**: so unsure is this model's log-likelihood.")  # fmt: skip
+    apart = f"**{abs(found.gap):.2f} nats**"
+    st.markdown(f"The bound forwards and the conservative log p(x) lie {apart} apart." if found.of_bound else
+                f"The optimistic and the conservative log p(x) differ by {apart}: so unsure is this model's "
+                "log-likelihood.")  # fmt: skip
     name, forwards = version_name(version), found.forwards
     st.caption(f"log p(x): nats per image, mean of {count} validation images of {plain(version.dataset)} "
                f"({plain(loaded.stored.treatment.label)}) ± standard error over them. {forwards.temperatures:,} "

@@ -32,7 +32,7 @@ def group_bounds(features: int, groups: int) -> list[int]:
 
 def fast_layout(x: Tensor) -> Tensor:
     """x (N, C, H, W) with its features next to each other in memory on a processor, whose convolutions of few features
-    are 1.6 times as fast then; as it is elsewhere. Layers hand this layout on, so that only the first one copies.
+    are 1.6 times as fast then; as it is elsewhere. Layers hand this layout on, so that few of them copy.
     """
     return x.contiguous(memory_format=torch.channels_last) if x.device.type == "cpu" else x
 

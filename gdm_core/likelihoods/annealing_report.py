@@ -1,6 +1,7 @@
 """How far annealing can be trusted on a model: log Z from below and from above, log p of images from either side.
 
-- forwards: log Z is on average too small, log p(x) = -E(x) - log Z too good (optimistic).
+- forwards: log Z is on average too small, log p(x) = -E(x) - log Z too good (optimistic). Where a model of several
+  layers has only a bound on -E(x), the bound less log Z may lie on either side.
 - backwards, from draws of the model heated up: log Z is on average too large, if the draws are exact. Ends of long
   chains are not, and then the number bounds nothing; far from the forward one it says that the chains do not mix.
 - from each image back (RAISE): a lower bound on the log-probability of the image where the forward chains end, which is
@@ -57,7 +58,10 @@ class AnnealingReport:
 
     @property
     def gap(self) -> float:
-        """Mean of the optimistic values less that of the conservative ones: how unsure the log-likelihood is."""
+        """Mean of the optimistic values less that of the conservative ones: how unsure the log-likelihood is.
+
+        Of a bound it only says how far the two lie apart: both may be too small.
+        """
         return (self.optimistic.mean() - self.conservative.mean()).item()
 
 
@@ -71,7 +75,7 @@ def annealing_report(
 ) -> AnnealingReport:
     """Anneal a model forwards, backwards and from images (N, C, H, W); the seed fixes all randomness.
 
-    Raises ValueError for a model whose annealing does not run over images, and for bad temperatures.
+    Raises ValueError for a model whose annealed chains cannot start at images, and for bad temperatures.
     """
     return outcome(annealing_report_steps(model, images, temperatures, chains, chains_per_image, seed))
 

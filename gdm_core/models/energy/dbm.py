@@ -142,9 +142,8 @@ class DeepBoltzmannMachine(GenerativeModel):
         rate = config.learning_rate * self.pretraining_rate
         for layer, epochs in enumerate(alone):
             update = DoubledLayer(self, layer, rate, self.steps, self.centred)
-            yield Phase(f"layer {layer + 1}", OnFeatures(update, partial(self._draw_features, layer)), epochs)
-            if epochs:
-                update.finish()
+            features = OnFeatures(update, partial(self._draw_features, layer))
+            yield Phase(f"layer {layer + 1}", features, epochs, update.finish)
         update = MeanFieldLearning(self, config.learning_rate, self.steps, self.chains, self.centred)
         yield Phase("mean field", update, together)
 

@@ -113,8 +113,7 @@ class LabelRBM(GenerativeModel):
 
     def training_phases(self, config: TrainingConfig) -> Iterator[Phase]:
         update = HybridDivergence(self, config.learning_rate, self.steps, self.chains, self.discriminative_weight)
-        yield Phase("hybrid contrastive divergence", update, config.epochs)
-        update.finish()
+        yield Phase("hybrid contrastive divergence", update, config.epochs, update.finish)
 
     # --- Gibbs sampling ---
 

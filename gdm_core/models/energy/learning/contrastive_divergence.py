@@ -23,7 +23,7 @@ from gdm_core.models.energy.learning.fast_weights import FastWeights
 from gdm_core.models.energy.learning.sparsity_target import SparsityTarget
 from gdm_core.models.energy.partition.tempered_rbm import Chains
 
-MEASURED_EVERY, PIXELS_MEASURED = 8, 1 << 14  # batches; numbers that are only looked at may not cost a tenth of a step
+MEASURED_EVERY, PIXELS_MEASURED = 4, 1 << 14  # batches; numbers that are only looked at may not cost a tenth of a step
 
 
 class Machine(Protocol):
@@ -125,9 +125,9 @@ class ContrastiveDivergence:
             is minimised (nothing computable is);
         free_energy_gap: F(data) - F(chains), whose gradient this step follows; about 0 when the chains match the data.
 
-        Both are taken from every eighth batch, and returned again for the seven that follow. Of large images they are
+        Both are taken from every fourth batch, and returned again for the three that follow. Of large images they are
         of the batch's first few, which were drawn at random, and of as many chains: those that have 16,384 pixels
-        together (20 of 28x28). What is logged is the mean over an epoch, hence of many.
+        together (20 of 28x28). What is logged is the mean over an epoch, hence of many where it has many batches.
         """
         with torch.autocast(batch.images.device.type, enabled=False):  # rounded probabilities would bias the chains
             v_data = self.model.as_vectors(batch.images)

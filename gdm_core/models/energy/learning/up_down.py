@@ -38,7 +38,8 @@ class UpDown:
         """Learn from a batch. Returns, in nats per image and of the model before this step:
 
         loss: -log p(x | h_1) at h_1 ~ q(h_1 | x);  wake: -log p(x, ..., h_{L-2} | h_{L-1}) of the way up;
-        sleep: -log q(h_1, ..., h_{L-1} | x) of the way down;  free_energy_gap: of the restricted machine.
+        sleep: -log q(h_1, ..., h_{L-1} | x) of the way down;  free_energy_gap: as the restricted
+        machine's update returns it.
         """
         model, rate = self.model, self.learning_rate * (1 - batch.progress)
         with torch.autocast(batch.images.device.type, enabled=False):  # as in contrastive divergence

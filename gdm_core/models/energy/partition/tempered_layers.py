@@ -79,5 +79,5 @@ def guess_by_mean_field(
     """Pixels and even hidden layers (n, units) ~ the mean-field posterior, and its log q of these, (n,) float64."""
     v = model.as_vectors(x)
     logits = torch.cat(model.mean_field(v)[2::2], 1).double().logit(eps=SURE)  # (n, even hidden units)
-    drawn = bernoulli(logits, draw_for(v, logits.shape[1], generator).double())
+    drawn = bernoulli(logits, draw_for(logits, logits.shape[1], generator))  # float32 would never draw what is unlikely
     return torch.cat([v, drawn.to(v.dtype)], 1), log_bernoulli(logits, drawn)
