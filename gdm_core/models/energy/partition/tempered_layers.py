@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from gdm_core.annealing import MOST_STATES
+from gdm_core.models.energy.partition.enumeration import states_of
 from gdm_core.models.energy.partition.tempered_rbm import Chains, TemperedMachine, bernoulli
 from gdm_core.models.energy.sampling.chain_moments import moments
 from gdm_core.models.energy.sampling.guessed_completion import draw_for, log_bernoulli
@@ -54,8 +55,8 @@ class TemperedLayers(TemperedMachine):
         return map(self.at, steps), False
 
     def _from_table(self, n: int, generator: torch.Generator | None) -> Chains:
-        units = torch.arange(self.machine.dimensions)
-        states = (torch.arange(2 ** len(units))[:, None] >> units & 1).to(self.base)
+        units = self.machine.dimensions
+        states = states_of(torch.arange(2**units, device=self.base.device), units).to(self.base)
         log_p = self.log_density(self.at(states), 1.0)
         rows = torch.multinomial(log_p.softmax(0).cpu(), n, replacement=True, generator=generator)
         return self.at(states[rows.to(states.device)])
