@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from gdm_core.layers.masked_linear import MaskedLinear, spread_degrees
 from gdm_core.layers.orderings import (
@@ -137,6 +139,22 @@ def test_a_mask_acts_in_the_call_and_leaves_the_weights() -> None:
     y.square().sum().backward()
     assert torch.equal(layer.weight, before) and before.all()
     assert torch.equal(layer.weight.grad != 0, mask.bool())
+
+
+@pytest.mark.parametrize("n", [1, 7])
+def test_a_masked_layer_has_the_gradients_of_the_product_of_its_weights_and_masks(n: int) -> None:
+    """Also where it is called twice, with other masks, and where the loss looks at the weights themselves."""
+    layer, masks = MaskedLinear(5, 5).double(), (torch.rand(2, 5, 5) < 0.5).double()
+    x = torch.randn(n, 5, dtype=torch.float64, requires_grad=True)
+
+    def loss(linear: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        return linear(linear(x, masks[0]), masks[1]).square().sum() + layer.weight.square().sum()
+
+    inputs = [x, layer.weight, layer.bias]
+    plain = loss(lambda h, mask: functional.linear(h, layer.weight * mask, layer.bias))
+    expected = torch.autograd.grad(plain, inputs)
+    for ours, autograds in zip(torch.autograd.grad(loss(layer), inputs), expected, strict=True):
+        torch.testing.assert_close(ours, autograds)
 
 
 @pytest.mark.parametrize(("units", "dimensions"), [(24, 9), (8, 9), (3, 9), (5, 2), (4, 1), (1000, 784)])

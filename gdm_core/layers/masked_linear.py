@@ -9,8 +9,11 @@ Reference: Germain, Gregor, Murray, Larochelle: MADE: Masked Autoencoder for Dis
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 
@@ -19,7 +22,24 @@ class MaskedLinear(nn.Linear):
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """x (N, in) -> (N, out). The mask has the weight's dtype: booleans would be converted in every call."""
-        return functional.linear(x, self.weight * mask, self.bias)
+        return functional.linear(x, _Masked.apply(self.weight, mask), self.bias)
+
+
+class _Masked(torch.autograd.Function):
+    """W * M, whose gradient is masked where it lies instead of into new memory: a tenth of MADE's learning step.
+
+    Only for a product that a linear layer alone reads, whose gradient therefore is nobody else's.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(mask)
+        return weight * mask
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient.mul_(*ctx.saved_tensors), None
 
 
 def spread_degrees(count: int, units: int, dimensions: int, generator: torch.Generator) -> Tensor:

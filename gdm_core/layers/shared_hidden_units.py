@@ -11,12 +11,15 @@ each block of dimensions, and the backward pass computes the block's units anew.
 
 Only the two running sums, a and s, go one dimension at a time; everything else is one operation a block. The threads of
 a small operation spend their time waiting for each other, so the sums are kept to one thread: by parts of the batch.
+They add in place, to terms that are there: memory that the other thread wrote last comes back ahead of being read, but
+not ahead of being only written over, which made a step 1.7 times as slow where two cores share no cache.
 
 Reference: Larochelle and Murray, The Neural Autoregressive Distribution Estimator (2011), algorithm 1.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -83,12 +86,12 @@ def _room_for_a_block(like: Tensor) -> Tensor:
 def _weighted_inputs(start: Tensor, v: Tensor, weight: Tensor, room: Tensor) -> Tensor:
     """a before each of B dimensions and after the last, (B + 1, N, H) in `room`, from a (N, H); v (B, N), W (B, H)."""
     sums = room[: len(v) + 1]
+    torch.mul(v[..., None], weight[:, None], out=sums[1:])
     sums[0] = start
-    weights, images = weight[:, None].unbind(), _images_for_one_thread(start)
-    for part, part_v in zip(sums.split(images, 1), v[..., None].split(images, 1), strict=True):
+    for part in sums.split(_images_for_one_thread(start), 1):
         places = part.unbind()
-        for v_d, weight_d, before, after in zip(part_v.unbind(), weights, places, places[1:], strict=False):
-            torch.addcmul(before, v_d, weight_d, out=after)
+        for before, after in itertools.pairwise(places):
+            after.add_(before)
     return sums
 
 
