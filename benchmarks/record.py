@@ -31,7 +31,7 @@ def circumstances(device: str = "cpu", packages: Sequence[str] = ("torch",)) -> 
 
     return {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": _commit(),
+        "commit": commit(),
         "device": _processor() if device == "cpu" else torch.cuda.get_device_name(device),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -104,16 +104,17 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _commit() -> str:
-    """The short commit of the checkout, with a + where files other than these results were changed since."""
-    commit = _git("rev-parse", "--short", "HEAD")
-    changes = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
-    return (commit + ("+" if changes else "")) or "unknown"
+def commit(checkout: Path = ROOT) -> str:
+    """The short commit of a checkout, with a + where files other than these results were changed since."""
+    found = _git(checkout, "rev-parse", "--short", "HEAD")
+    changes = _git(checkout, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
+    return (found + ("+" if changes else "")) or "unknown"
 
 
-def _git(*arguments: str) -> str:
+def _git(checkout: Path, *arguments: str) -> str:
     try:
-        result = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=10, check=False)
+        command = ["git", *arguments]
+        result = subprocess.run(command, cwd=checkout, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return ""  # no git here: the numbers are worth more than their commit
     return result.stdout.strip() if result.returncode == 0 else ""

@@ -38,10 +38,10 @@ class Turns:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def seconds(self, name: str, steps: int) -> float:
+    def seconds(self, name: str, steps: int, warm_up: int = WARM_UP) -> float:
         """How long so many steps of a contestant took, after a few more, while all others waited."""
         time.sleep(PAUSE)
-        return self._processes[name].submit(_take, steps).result()
+        return self._processes[name].submit(_take, steps, warm_up).result()
 
 
 def _begin(make: Callable[[], Step], threads: int) -> None:
@@ -50,8 +50,8 @@ def _begin(make: Callable[[], Step], threads: int) -> None:
     _step = make()
 
 
-def _take(steps: int) -> float:
-    for _ in range(WARM_UP):
+def _take(steps: int, warm_up: int) -> float:
+    for _ in range(warm_up):
         _step()
     begin = time.perf_counter()
     for _ in range(steps):
