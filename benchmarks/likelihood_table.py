@@ -35,7 +35,8 @@ def report(rows: list[dict[str, Any]]) -> list[str]:
         "images, higher is better; each was computed once, with the weights that validation images chose. An annealed "
         "estimate is on average too high, and moves by the interval of log Z: it has no rank among exact numbers. "
         "Published: evidence in brackets (P seen in the paper, S quoted by another source, C a repository's own claim, "
-        "R measured on another draw of the pixels). Passes: over the training images, as many as fitted into the time.",
+        "R measured on another draw of the pixels). Passes: over the training images, as many as fit into the time "
+        "(ten minutes for small sizes) at the speed measured first: a machine that gets busier later takes longer.",
     ]  # fmt: skip
     for binarisation, note in NOTES.items():
         of_it = [row for row in rows if row["binarisation"] == binarisation]

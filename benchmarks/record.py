@@ -106,9 +106,12 @@ def _number(value: float) -> str:
 
 def commit(checkout: Path = ROOT) -> str:
     """The short commit of a checkout, with a + where files other than these results were changed since."""
+    top = _git(checkout, "rev-parse", "--show-toplevel")
+    if not top or Path(top).resolve() != checkout.resolve():
+        return "unknown"  # a folder without git, which may lie in another checkout
     found = _git(checkout, "rev-parse", "--short", "HEAD")
     changes = _git(checkout, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")
-    return (found + ("+" if changes else "")) or "unknown"
+    return found + ("+" if changes else "")
 
 
 def _git(checkout: Path, *arguments: str) -> str:

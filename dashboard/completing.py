@@ -40,31 +40,35 @@ class Completions:
     drawn: dict[Any, Any] = field(default_factory=dict)  # its pictures, kept by who draws it
 
 
-def why(model: GenerativeModel, unknown: Tensor) -> tuple[bool, str]:
-    """Whether completions of this mask are drawn exactly from p(unknown | known), and one sentence why."""
+def why(model: GenerativeModel, unknown: Tensor, of_class: bool = False) -> tuple[bool, str]:
+    """Whether completions of this mask are drawn exactly from p(unknown | known), and one sentence why.
+
+    `of_class`: from p(unknown | known, class), a class being held like the known pixels.
+    """
+    target = "p(unknown | known, class)" if of_class else "p(unknown | known)"
     if model.completion_is_exact(known_of(unknown)):
         if not unknown.any():
             return True, "Nothing is unknown, so there is nothing to draw."
         if has(model, InAnyOrder):
             return True, (
                 "The model takes pixels in any order, here the known ones first: each completion is a draw from "
-                "p(unknown | known) in such an order. Other orders may disagree with it, and log p is their average."
+                f"{target} in such an order. Other orders may disagree with it, and log p is their average."
             )
         return True, (
             "Each unknown pixel is drawn given every known pixel that bears on it, so that together they are a draw "
-            "from p(unknown | known)."
+            f"from {target}."
         )
     if has(model, RunsChains):
         return False, (
             "The unknown pixels are drawn by a Markov chain while the known ones are held fixed: it comes ever nearer "
-            "to p(unknown | known), but is stopped after a number of steps."
+            f"to {target}, but is stopped after a number of steps."
         )
     if has(model, PixelLikelihood):
         return False, (
             "The model draws in its own order, and here known pixels come after unknown ones: a draw cannot look ahead "
             "to them, and is only chosen afterwards by how well it fits them."
         )
-    return False, "The model draws near p(unknown | known), and not exactly from it."
+    return False, f"The model draws near {target}, and not exactly from it."
 
 
 def classes_of(model: GenerativeModel) -> int:
@@ -113,13 +117,15 @@ def _steps(
     generator: torch.Generator, stepwise: bool, label: int | None,
 ) -> Iterator[Tensor]:  # fmt: skip
     """The completions (n, C, H, W) as they form, the lock free between two of them."""
+    asked = {"temperature": temperature, "generator": generator}
+    if label is not None:
+        asked["labels"] = torch.full((len(x),), label)
     if not stepwise:
         with lock, torch.inference_mode():
-            held = {} if label is None else {"labels": torch.full((len(x),), label)}
-            images = model.complete(x, known, temperature=temperature, generator=generator, **held)
+            images = model.complete(x, known, **asked)
         yield images
         return
-    steps = model.complete_steps(x, known, temperature=temperature, generator=generator)
+    steps = model.complete_steps(x, known, **asked)
     while True:
         with lock, torch.inference_mode():
             step = next(steps, None)

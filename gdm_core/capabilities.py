@@ -158,7 +158,10 @@ class CompletesStepwise(Protocol):
     def complete_steps(
         self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Iterator[Tensor]:
-        """Yield images (N, C, H, W) as they form; the last is what `complete` returns for the same generator."""
+        """Yield images (N, C, H, W) as they form; the last is what `complete` returns for the same generator.
+
+        Takes `labels` where `complete` does.
+        """
         ...
 
 

@@ -28,6 +28,9 @@ BUILDERS: dict[str, Callable[[tuple, int], GenerativeModel]] = {
     "pixel_cnn with places": lambda shape, levels: build_model(
         "pixel_cnn", shape, channels=3, blocks=1, position_bias=True, **pixels_of(levels)
     ),
+    "pixel_cnn without blocks": lambda shape, levels: build_model(
+        "pixel_cnn", shape, channels=4, blocks=0, kernel_size=5, **pixels_of(levels)
+    ),
     "pixel_cnn_plus_plus": lambda shape, levels: build_model(
         "pixel_cnn_plus_plus", shape, channels=3, components=3, **pixels_of(levels)
     ),
@@ -54,6 +57,9 @@ BUILDERS: dict[str, Callable[[tuple, int], GenerativeModel]] = {
     ),
     "image_transformer": lambda shape, levels: build_model(
         "image_transformer", shape, features=8, blocks=2, heads=2, **pixels_of(levels)
+    ),
+    "image_transformer 1 head": lambda shape, levels: build_model(
+        "image_transformer", shape, features=8, blocks=1, heads=1, **pixels_of(levels)
     ),
     "pixel_rnn row by row": lambda shape, levels: build_model(
         "pixel_rnn", shape, kind="row_by_row", channels=5, **pixels_of(levels)
@@ -92,9 +98,18 @@ BUILDERS: dict[str, Callable[[tuple, int], GenerativeModel]] = {
     "made with masks": lambda shape, levels: build_model(
         "made", shape, hidden_units=(20, 10), masks=2, direct_connections=True, **pixels_of(levels)
     ),
+    "made 3 layers": lambda shape, levels: build_model(
+        "made", shape, hidden_units=(20, 15, 10), direct_connections=True, **pixels_of(levels)
+    ),
+    "made with orderings and masks": lambda shape, levels: build_model(
+        "made", shape, hidden_units=(20, 15, 10), orderings=2, masks=2, **pixels_of(levels)
+    ),
     "eonade": lambda shape, levels: build_model("eonade", shape, hidden_units=8, orderings=2, **pixels_of(levels)),
     "eonade 2 layers": lambda shape, levels: build_model(
         "eonade", shape, hidden_units=7, hidden_layers=2, orderings=2, ensemble_seed=1, **pixels_of(levels)
+    ),
+    "eonade 3 layers": lambda shape, levels: build_model(
+        "eonade", shape, hidden_units=7, hidden_layers=3, orderings=2, ensemble_seed=2, **pixels_of(levels)
     ),
     "independent_bernoulli": lambda shape, levels: build_model("independent_bernoulli", shape),
     "markov_chain": lambda shape, levels: build_model(
@@ -103,6 +118,11 @@ BUILDERS: dict[str, Callable[[tuple, int], GenerativeModel]] = {
     "markov_chain shared": lambda shape, levels: build_model(
         "markov_chain", shape, order=1 if levels > 9 else 2, per_position=False, **pixels_of(levels)
     ),
+    "markov_chain order 0": lambda shape, levels: build_model("markov_chain", shape, order=0, **pixels_of(levels)),
+    "markov_chain of all before": lambda shape, levels: build_model(  # in images of at most 4096 contexts
+        "markov_chain", shape, order=min(math.prod(shape) - 1, int(math.log2(4096) / math.log2(levels))),
+        **pixels_of(levels),
+    ),  # fmt: skip
     "mixture_of_bernoullis": lambda shape, levels: build_model("mixture_of_bernoullis", shape, components=3),
     "fvsbn": lambda shape, levels: build_model("fvsbn", shape),
 }
@@ -110,9 +130,12 @@ BINARY_ONLY = {"nade", "independent_bernoulli", "mixture_of_bernoullis", "fvsbn"
 SHORT_SIGHTED = {  # do not see every pixel before
     "pixel_cnn",
     "pixel_cnn with places",
+    "pixel_cnn without blocks",
     "independent_bernoulli",
     "markov_chain",
     "markov_chain shared",
+    "markov_chain order 0",
+    "markov_chain of all before",  # of few pixels it sees them all, but reads a table, which has no slopes
     "pixel_rnn row lstm",
     "pixel_rnn row lstm 2 layers",
     "multiscale_pixel_rnn",  # by row LSTMs, too; the one of 3 scales has diagonal ones
@@ -121,9 +144,11 @@ SHORT_SIGHTED = {  # do not see every pixel before
     "made",  # in these small ones some paths are cut by rectified units; see test_made.py for wide ones
     "made 2 layers",
 }
-EXACT_FOR_ANY_MASK = {"mixture_of_bernoullis"}  # of those in raster order
+EXACT_FOR_ANY_MASK = {"mixture_of_bernoullis", "independent_bernoulli"}  # of those in raster order
 BY_SCALES = {"multiscale_pixel_rnn", "multiscale_pixel_rnn 2 layers", "multiscale_pixel_rnn 3 scales"}
-IN_OTHER_ORDERS = {"made with orderings", "eonade", "eonade 2 layers"} | BY_SCALES
+IN_OTHER_ORDERS = {
+    "made with orderings", "made with orderings and masks", "eonade", "eonade 2 layers", "eonade 3 layers"
+} | BY_SCALES  # fmt: skip
 ENSEMBLES = IN_OTHER_ORDERS - BY_SCALES | {"made with masks"}  # averages, whose map is the mean of maps
 LEVEL_MODELS = [name for name in BUILDERS if name not in BINARY_ONLY]
 ONE_DENSITY = [name for name in BUILDERS if name not in ENSEMBLES]
@@ -161,6 +186,11 @@ def slopes_in_order(logits: Callable[[Tensor], Tensor], shape: tuple, order: lis
     slopes = torch.autograd.functional.jacobian(lambda x: logits(x).abs().sum((0, -1)), x).abs().sum(3)
     slopes = slopes[:, rows, columns][..., rows, columns]  # (colour, pixel, colour, pixel)
     return slopes.permute(1, 0, 3, 2).reshape(math.prod(shape), -1)
+
+
+def slopes_in_order_of_values(logits: Callable[[Tensor], Tensor], shape: tuple, order: Tensor) -> Tensor:
+    """The same in an order (D,) of the values, which may part the colours of a pixel."""
+    return slopes_in_order(logits, shape, order_of(shape, scales=1))[order][:, order]
 
 
 @torch.no_grad()

@@ -17,6 +17,8 @@ from gdm_core.contract import Batch, GenerativeModel, TrainingConfig
 from gdm_core.data import ImageDataset, load_dataset, treatment_for
 from gdm_core.likelihoods import Likelihood
 from gdm_core.registry import build_model
+from pipelines.configuration import resolve
+from tests.devices import DEVICES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))  # they are scripts: each finds its neighbours so
 
@@ -172,13 +174,16 @@ def test_a_time_budget_is_kept() -> None:
     assert 0 < found["passes"] < 1_000 and found["training_seconds"] < 10  # 1.8 s, on a machine that may be busy
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("recipe", [TINY, replace(TINY, model="made", arguments={"hidden_units": (30,)})])
 def test_compiling_and_half_precision_change_held_out_likelihoods_by_rounding_only(
-    monkeypatch: pytest.MonkeyPatch,
+    recipe: Recipe, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = trained(TrainingConfig())["test"]["mean"]
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # without a C++ compiler
-    compiled = trained(TrainingConfig(), compiled=True)["test"]["mean"]
-    half = trained(TrainingConfig(precision="bfloat16"))["test"]["mean"]
+    plain = trained(TrainingConfig(device=device), recipe=recipe)["test"]["mean"]
+    if device == "cpu":
+        monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))  # without a C++ compiler
+    compiled = trained(TrainingConfig(device=device), compiled=True, recipe=recipe)["test"]["mean"]
+    half = trained(TrainingConfig(device=device, precision="bfloat16"), recipe=recipe)["test"]["mean"]
     assert compiled == pytest.approx(plain, abs=1e-2)
     assert half == pytest.approx(plain, abs=0.1) and half != plain
 
@@ -240,12 +245,23 @@ def test_a_peer_is_compared_with_its_own_architecture() -> None:
 def test_the_table_of_all_models_says_who_trains_in_time_and_what_came_of_it() -> None:
     where = {**WHERE, "load": "0.1 before the start"}
     test = {"mean": -16.6, "standard_error": 0.2, "kind": "exact", "unit": "nats per image", "count": 300}
-    quick = {"model": "a", "family": "energy", "training_seconds": 59.9, "seconds": 90.0, "health": "good"}
-    quick |= {"test": test, "frechet": None, "where": where}
+    quick = {"model": "a", "variant": "", "family": "energy", "training_seconds": 59.9, "seconds": 90.0}
+    quick |= {"health": "good", "test": {**test, "bits_per_dimension": None}, "frechet": None, "where": where}
     slow = {**quick, "model": "b", "training_seconds": 60.1, "test": {**test, "count": 0}, "frechet": 23.04}
     first, second = every_model.report([quick, slow])[-2:]
-    assert "| yes |" in first and "-16.60 ± 0.20 nats per image, exact, 300 images" in first
+    assert "| yes |" in first and "-16.60 ± 0.20 nats per image, exact, 300 images |" in first
     assert "| **no** |" in second and "Frechet distance 23.0" in second and "nan" not in second
+    varied = {**quick, "variant": every_model.VARIANTS[-2].variant, "test": {**test, "bits_per_dimension": 2.5}}
+    lines = every_model.report([quick, varied, slow])
+    assert lines[lines.index("## Variants") - 2] == second
+    assert lines[-1].startswith("| a, data harmonics, dropout 0.0, epochs 12, learning_rate 0.01 | energy |")
+    assert "300 images, 2.500 bits per dimension |" in lines[-1]
+
+
+def test_variants_are_runs_that_can_be_made() -> None:
+    for case in every_model.VARIANTS:
+        configuration, data = resolve(case.model, case.dataset, arguments=case.arguments, **case.training)
+        assert data.name == case.dataset and configuration.arguments.items() >= case.arguments.items()
 
 
 @pytest.mark.parametrize("name", ["deep_energy", "dcgan"])

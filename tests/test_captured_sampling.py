@@ -24,6 +24,7 @@ from gdm_core.layers.raster_sampling import last
 from gdm_core.randomness import seeded_generator
 from gdm_core.registry import build_model
 from tests.autoregressive_cases import BUILDERS, IN_RASTER_ORDER
+from tests.devices import needs_gpu
 
 SHAPE = (2, 3, 4)
 READING = {"_local_scalar_dense", "nonzero", "_unique2", "bincount", "equal", "masked_select"}
@@ -228,9 +229,6 @@ def test_recording_finds_out_a_number_that_is_read() -> None:
 
 
 # --- on a GPU ----------------------------------------------------------------------------------------------------
-
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="a CUDA graph needs a GPU, and torch sees none")
-
 
 @needs_gpu
 @pytest.mark.parametrize("name", CASES)

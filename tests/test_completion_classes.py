@@ -7,14 +7,16 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from dashboard.completing import classes_of, completing
+from dashboard.completing import PORTION, classes_of, completing
 from dashboard.jobs import Job
 from gdm_core.data import load_dataset
+from gdm_core.randomness import seeded_generator
 from gdm_core.registry import build_model
 from pipelines import tracking
 from tests.live_models import register_model
 from tests.stores import new_store, using
 from tests.test_dashboard_live import finished, page, words
+from tests.test_gated_pixel_cnn import conditional_model
 
 MACHINE, NADE = "digits-label_rbm/1", "digits-nade/1"
 
@@ -27,7 +29,8 @@ def models(tmp_path_factory):
 
 
 def test_who_completes_images_of_a_class():
-    assert classes_of(build_model("label_rbm", (1, 3, 3), classes=4)) == 4
+    for name in ("label_rbm", "conditional_gated_pixel_cnn"):
+        assert classes_of(build_model(name, (1, 3, 3), classes=4)) == 4
     assert classes_of(build_model("rbm", (1, 3, 3))) == classes_of(build_model("nade", (1, 3, 3))) == 0
 
 
@@ -44,6 +47,19 @@ def test_the_page_holds_the_class_that_is_asked_for(models):
         own = completing(model, nullcontext(), x, unknown, 3, 0, 1.0, label)(Job("completion")).images
         assert torch.equal(own, images)
     assert not torch.equal(free, held)
+
+
+@pytest.mark.parametrize(("unknown", "portion"), [(torch.arange(3) == 2, 60), (torch.arange(3) == 0, PORTION)])
+def test_a_class_is_held_step_by_step_too(unknown, portion):
+    """Drawn exactly, and chosen from candidates, which is done a few images at a time."""
+    model, x = conditional_model((1, 3, 3)).float(), torch.ones(1, 3, 3)
+    mask = unknown[:, None].expand(3, 3)
+    found = [completing(model, nullcontext(), x, mask, 60, 0, 1.0, label)(Job("completion")) for label in (0, 1)]
+    assert len(found[0].frames) > 1 and not torch.equal(found[0].images, found[1].images)
+    for label, completions in enumerate(found):
+        labels, generator = torch.full((portion,), label), seeded_generator(0, "completion", 0)
+        own = model.complete(x.expand(portion, 1, 3, 3), ~mask[None, None], generator=generator, labels=labels)
+        assert torch.equal(completions.images[:portion], own)
 
 
 def test_models_without_classes_are_asked_for_none(models):

@@ -206,6 +206,7 @@ def test_it_is_said_why_a_completion_is_exact_or_not(models):
     assert "p(unknown | known)" in why(nade, below)[1] and "order" in why(nade, above)[1]
     assert "Markov chain" in why(rbm, below)[1] and "nothing to draw" in why(nade, torch.zeros(8, 8).bool())[1]
     assert why(build_model("independent_bernoulli", (1, 8, 8)), above)[0]
+    assert "p(unknown | known, class)" in why(nade, below, of_class=True)[1]
 
 
 def test_of_a_model_without_an_order_it_is_said_whose_conditional_is_drawn():

@@ -45,7 +45,7 @@ def test_models_with_a_loss_are_those_of_the_table() -> None:
     """The others learn by an update of their own: counting, contrastive divergence, two players."""
     assert {case.name for case in WITH_LOSS.values()} == {
         "conditional_gated_pixel_cnn", "gated_pixel_cnn",
-        "eonade", "fvsbn", "helmholtz_machine", "image_transformer", "made", "markov_chain",
+        "eonade", "fvsbn", "helmholtz_machine", "image_transformer", "independent_bernoulli", "made", "markov_chain",
         "mixture_of_bernoullis", "multiscale_pixel_rnn", "nade", "pixel_cnn", "pixel_cnn_plus_plus",
         "pixel_rnn", "rnade", "vae", "wavenet",
     } <= {*list_models()}

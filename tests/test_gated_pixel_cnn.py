@@ -36,10 +36,10 @@ CLASSES = 3
 
 
 def conditional_model(
-    shape: tuple, levels: int = 2, scale: float = 1.5, channels: int = 6
+    shape: tuple, levels: int = 2, scale: float = 1.5, **arguments: int
 ) -> ConditionalGatedPixelCNN:
     """In float64, parameters stretched and class biases random, so that the classes differ markedly."""
-    sizes = {"classes": CLASSES, "channels": channels, "blocks": 2, "first_kernel_size": 3}
+    sizes = {"classes": CLASSES, "channels": 6, "blocks": 2, "first_kernel_size": 3, **arguments}
     model = build_model("conditional_gated_pixel_cnn", shape, **sizes, **pixels_of(levels)).double().eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -281,6 +281,22 @@ def test_samples_follow_the_class_or_the_mixture(shape, levels):
     assert statistic < bound
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("arguments", [{"kernel_size": 5}, {"blocks": 0}, {"classes": 1}])
+@pytest.mark.parametrize(("shape", "levels"), [(GREY_BINARY, 2), (COLOUR, 3)])
+def test_other_sizes_are_densities_that_are_drawn_from(shape, levels, arguments):
+    """Each class and the mixture; of one class, the mixture is that class."""
+    model, images, n = conditional_model(shape, levels, 1.0, **arguments), all_images(shape, levels), 100_000
+    given, log_prob = model.log_prob_given_class(images), model.log_prob(images)
+    torch.testing.assert_close(given.logsumexp(0), torch.zeros(model.classes).double(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(log_prob.exp(), given.exp().mean(1))
+    last = labels_like(model.classes - 1, n)
+    model = model.float()
+    for labels, expected in ((last, given[:, -1]), (None, log_prob)):
+        statistic, bound = chi_square(model.sample(n, labels, generator=seeded_generator(5)), images, expected)
+        assert statistic < bound
+
+
 def test_bad_labels_are_named():
     model, x = conditional_model(GREY_BINARY), all_images(GREY_BINARY)[:2]
     for labels, message in [
@@ -320,6 +336,44 @@ def test_completing_a_prefix_follows_the_enumerated_conditional(shape, levels, c
         fits, log_prob = enumerated(model, images, x, known)
         statistic, bound = chi_square_among(done, fits, log_prob)
         assert statistic < bound
+
+
+@pytest.mark.parametrize(("shape", "levels", "count"), [((1, 2, 3), 2, 2), ((2, 1, 3), 2, 1), ((1, 2, 2), 3, 2)])
+def test_completing_a_prefix_of_a_class_follows_that_class(shape, levels, count):
+    """p(unknown | known, y), enumerated; each image of a batch is held in the class given for it."""
+    model, images = conditional_model(shape, levels), all_images(shape, levels)
+    known = (torch.arange(shape[1] * shape[2]) < count).view(1, 1, *shape[1:])
+    x = images[len(images) // 2][None]
+    fits = images[((images == x) | ~known).flatten(1).all(1)]
+    labels = torch.arange(CLASSES).repeat(10_000)
+    done = model.complete(x.expand(len(labels), *shape), known, generator=seeded_generator(7), labels=labels)
+    with torch.no_grad():
+        log_prob = model.log_prob_given_class(fits).log_softmax(0)
+    assert (log_prob.exp()[:, 0] - log_prob.exp()[:, 1]).abs().sum() > 0.1, "the classes hardly differ"
+    for label in range(CLASSES):
+        statistic, bound = chi_square_among(done[labels == label], fits, log_prob[:, label])
+        assert statistic < bound
+
+
+def test_completing_any_mask_of_a_class_comes_near_that_class():
+    model, images = conditional_model(GREY_BINARY), all_images(GREY_BINARY)
+    known = torch.tensor([1, 1, 1, 0, 0, 0, 1, 1, 1]).view(1, 1, 3, 3)
+    x, labels = images[210], torch.arange(CLASSES).repeat(2000)
+    fits = images[((images == x) | ~known.bool()).flatten(1).all(1)]
+    with torch.no_grad():
+        prob = model.log_prob_given_class(fits).softmax(0)
+    done = model.complete(x.expand(len(labels), 1, 3, 3), known, generator=seeded_generator(7), labels=labels)
+    which = (done[:, None] == fits).flatten(2).all(2).double().argmax(1)
+    shares = torch.stack([torch.bincount(which[labels == y], minlength=len(fits)) / 2000 for y in range(CLASSES)], 1)
+    distances = (shares[:, None] - prob[..., None]).abs().sum(0) / 2  # of the class (row) and what was drawn (column)
+    assert distances.diagonal().max() < 0.05 < 2 * (distances + torch.eye(CLASSES)).min()
+
+
+def test_bad_classes_of_a_completion_are_named():
+    model, x = conditional_model(GREY_BINARY), all_images(GREY_BINARY)[:2]
+    for labels in (torch.tensor([0, CLASSES]), torch.tensor([0]), torch.tensor([0.0, 1.0])):
+        with pytest.raises(ValueError, match="labels must"):
+            model.complete(x, torch.ones(1, 1, 3, 3), labels=labels)
 
 
 def chi_square_among(drawn: Tensor, fits: Tensor, log_prob: Tensor) -> tuple[float, float]:

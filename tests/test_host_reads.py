@@ -20,7 +20,9 @@ from tests.pretended_gpu import Copies, pretended_gpu
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer")  # of a copied tensor without numbers
 
 SHAPE = (2, 2, 3)
-READ_THEIR_MEMBERS = {"made with orderings", "made with masks"}  # once for a batch, see OrderingEnsemble.reads_members
+READ_THEIR_MEMBERS = {  # once for a batch, see OrderingEnsemble.reads_members
+    "made with orderings", "made with masks", "made with orderings and masks"
+}  # fmt: skip
 RBM_OPTIONS = [
     {}, {"persistent": False}, {"steps": 3}, {"momentum": 0.5}, {"weight_decay": 0.1}, {"centred": True},
     {"sparsity_target": 0.1}, {"fast_learning_rate": 0.1},

@@ -118,9 +118,10 @@ def test_drawing_is_plain_sampling_in_its_order(kind, shape, levels, scales, fac
     assert plain.unique().numel() > 1
 
 
+@pytest.mark.parametrize(("shape", "factor"), [(GREY_BINARY, 2), ((1, 2, 4), 3)])
 @every_kind
-def test_samples_follow_the_density(kind):
-    model, images = random_scales(GREY_BINARY, kind=kind), all_images(GREY_BINARY)
+def test_samples_follow_the_density(kind, shape, factor):
+    model, images = random_scales(shape, kind=kind, factor=factor), all_images(shape)
     drawn = model.sample(100_000, generator=seeded_generator(5))
     with torch.no_grad():
         statistic, bound = chi_square(drawn, images, model.log_prob(images))
@@ -203,11 +204,12 @@ def test_completing_any_mask_comes_near_the_enumerated_conditional(kind):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("scales", "factor"), [(3, 2), (2, 3)])
 @every_kind
-def test_candidates_are_weighed_by_the_known_pixels_of_every_scale_once(kind):
+def test_candidates_are_weighed_by_the_known_pixels_of_every_scale_once(kind, scales, factor):
     """Where all is known the weight is the density, and it adds up over disjoint masks."""
     shape = (2, 3, 5)
-    model, x = random_scales(shape, kind=kind, scales=3), torch.randint(2, (6, 2, 3, 5)).double()
+    model, x = random_scales(shape, kind=kind, scales=scales, factor=factor), torch.randint(2, (6, 2, 3, 5)).double()
 
     def log_weights(known: Tensor) -> Tensor:
         total = x.new_zeros(6)
@@ -216,7 +218,7 @@ def test_candidates_are_weighed_by_the_known_pixels_of_every_scale_once(kind):
         return total
 
     torch.testing.assert_close(log_weights(torch.ones(1, 1, 3, 5)), model.log_prob(x))
-    prefix = mask_of(order_of(shape, 3)[:9], shape)
+    prefix = mask_of(order_of(shape, scales, factor)[:9], shape)
     torch.testing.assert_close(log_weights(prefix), (model.log_prob_map(x) * prefix).flatten(1).sum(1))
 
 

@@ -50,12 +50,13 @@ def receptive_fields(shape: tuple, kernel_size: int, blocks: int) -> dict[tuple,
     return fields
 
 
+@pytest.mark.parametrize("position_bias", [False, True])
 @pytest.mark.parametrize(
     ("shape", "kernel_size", "blocks"), [((1, 6, 9), 3, 2), ((1, 5, 5), 7, 0), ((3, 3, 4), 3, 1), ((2, 4, 3), 1, 2)]
 )
-def test_pixel_cnn_sees_exactly_its_receptive_field(shape, kernel_size, blocks):
+def test_pixel_cnn_sees_exactly_its_receptive_field(shape, kernel_size, blocks, position_bias):
     """With positive parameters no two paths cancel and no ReLU is shut: a slope is zero only where there is no path."""
-    model = PixelCNN(shape, channels=6, blocks=blocks, kernel_size=kernel_size).double()
+    model = PixelCNN(shape, 6, blocks, kernel_size, position_bias=position_bias).double()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.abs_().add_(0.01)

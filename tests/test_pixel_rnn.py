@@ -170,11 +170,12 @@ def receptive_fields_of_row_lstm(shape: tuple, kernel_size: int, layers: int) ->
     return {(g, r, c): set().union(*(fields[k, r, c] for k in range(g + 1))) for g, r, c in places}
 
 
+@pytest.mark.parametrize("position_bias", [False, True])
 @pytest.mark.parametrize(
     ("shape", "kernel_size", "layers"), [((1, 5, 9), 3, 2), ((1, 4, 6), 5, 1), ((3, 3, 5), 3, 1), ((2, 4, 3), 1, 2)]
 )
-def test_row_lstm_sees_exactly_its_receptive_field(shape, kernel_size, layers):
-    network = RecurrentNetwork("row_lstm", shape, 1, channels=6, layers=layers, kernel_size=kernel_size)
+def test_row_lstm_sees_exactly_its_receptive_field(shape, kernel_size, layers, position_bias):
+    network = RecurrentNetwork("row_lstm", shape, 1, 6, layers, kernel_size, position_bias)
     assert fields_of(positive(network), shape) == receptive_fields_of_row_lstm(shape, kernel_size, layers)
 
 

@@ -17,6 +17,7 @@ from gdm_core.randomness import random_state, seeded, seeded_generator, set_rand
 from gdm_core.registry import build_model
 from gdm_core.training import DivergenceError, Progress, train
 from gdm_core.updates import AdversarialUpdate, GradientUpdate
+from tests.devices import DEVICES
 
 SHAPE = (1, 2, 2)
 
@@ -406,15 +407,16 @@ SMALL = {
 }
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", SMALL)
-def test_half_precision_learns_the_same(name: str) -> None:
-    """Autocast to bfloat16 runs on a processor, keeps the weights in float32, and stays near in held-out likelihood."""
+def test_half_precision_learns_the_same(name: str, device: str) -> None:
+    """Autocast to bfloat16 keeps the weights in float32, and stays near in held-out likelihood."""
     held_out, found = Stripes(seed=1).images, {}
     for precision in ("float32", "bfloat16"):
         torch.manual_seed(0)
-        model = build_model(name, (1, 4, 4), **SMALL[name])
+        model = build_model(name, (1, 4, 4), **SMALL[name]).to(device)
         start = likelihood(model, held_out, k=100).mean
-        config = TrainingConfig(epochs=1, batch_size=8, learning_rate=0.02, precision=precision)
+        config = TrainingConfig(epochs=1, batch_size=8, learning_rate=0.02, precision=precision, device=device)
         assert all(math.isfinite(p.metrics["loss"]) for p in train(model, Stripes(seed=0), config))
         assert {p.dtype for p in model.parameters()} == {torch.float32}
         found[precision] = likelihood(model, held_out, k=100).mean

@@ -159,11 +159,11 @@ def _results(jobs: Sequence[tuple[Subject, Job]], request: Request, looked: Look
 
 def _result(subject: Subject, job: Job, request: Request, looked: Looks) -> None:
     card = subject.stored.card
-    exact, reason = why(subject.stored.model, request.unknown)
+    label = request.label_for(subject)
+    exact, reason = why(subject.stored.model, request.unknown, of_class=label is not None)
     exact = exact and request.temperature == 1
     with st.container(horizontal=True, vertical_alignment="center"):
         dataset = plain(str(card.dataset.get("name", "")))
-        label = request.label_for(subject)
         of_class = "" if request.label is None else f" · class {ANY if label is None else label}"
         st.markdown(f"**{plain(subject.label)}** :gray[{dataset} · {plain(subject.stored.treatment.label)}{of_class}]",
                     width="content")  # fmt: skip

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from gdm_core.contract import Batch
+from gdm_core.layers.pixel_distribution import log_prob_of_each
 from gdm_core.layers.raster_model import RasterModel, choose
-from gdm_core.layers.raster_sampling import Given, IncrementalNetwork, sample_in_raster_order
-from gdm_core.layers.sampling_arguments import check_labels, check_place, draw_uniforms
+from gdm_core.layers.raster_sampling import Given, IncrementalNetwork, last, sample_in_raster_order
+from gdm_core.layers.sampling_arguments import check_conditional, check_labels, draw_uniforms
 
 
 class ClassMixture(RasterModel):
@@ -54,15 +56,13 @@ class ClassMixture(RasterModel):
 
     def conditional(self, x: Tensor, row: int, column: int, values: Tensor) -> Tensor:
         """log p(x_{c, row, column} = value | predecessors) for each colour and value (V,), (N, C, V)."""
-        check_place(self, row, column)
+        check_conditional(self, row, column, values)
         self.check_images(x)
         parts, of_values = [], []
         for labels in self._every_label(len(x)):
             logits = self.class_logits(x, labels)
             parts.append(self.distribution.log_prob(logits, x))
-            place = logits[:, :, row, column, None]  # (N, C, 1, parameters)
-            shape = (*place.shape[:2], len(values))
-            of_values.append(self.distribution.log_prob(place.expand(*shape, -1), values.to(place).expand(shape)))
+            of_values.append(log_prob_of_each(self.distribution, logits[:, :, row, column], values))
         before = _log_posterior(torch.stack(parts, 1))[:, :, :, row, column, None]  # (N, K, C, 1)
         return (before + torch.stack(of_values, 1)).logsumexp(1)
 
@@ -91,11 +91,31 @@ class ClassMixture(RasterModel):
         network = self.class_incremental(labels)
         yield from sample_in_raster_order(network, self.distribution, uniforms, temperature)
 
+    def complete(
+        self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None,
+        labels: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """As `RasterModel` does it, of images of the classes `labels` (N,) where they are given."""
+        return last(self.complete_steps(x, known, temperature, generator, labels))
+
+    def complete_steps(
+        self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None,
+        labels: Tensor | None = None,
+    ) -> Iterator[Tensor]:  # fmt: skip
+        """As `RasterModel` does it, of images of the classes `labels` (N,) where they are given."""
+        held = None if labels is None else self._checked_labels(labels, len(x))
+        yield from self.complete_by(partial(self.completing, labels=held), x, known, temperature, generator)
+
     @torch.no_grad()
     def completing(
-        self, x: Tensor, known: Tensor, given: Given, generator: torch.Generator | None
+        self, x: Tensor, known: Tensor, given: Given, generator: torch.Generator | None, labels: Tensor | None = None
     ) -> IncrementalNetwork:
-        """Each candidate's class is drawn given the pixels known before any other, which its weight then leaves out."""
+        """Each candidate's class is drawn given the pixels known before any other, which its weight then leaves out.
+
+        Classes that are given (N,) are held, and the weights are whole.
+        """
+        if labels is not None:
+            return self.class_incremental(labels.repeat_interleave(len(given.log_weight) // len(x)))
         first = known.flatten(1).cumprod(1).bool().view_as(known)[:, None]  # (N, 1, 1, H, W)
         log_prefix = torch.where(first, self._value_log_probs(x), 0).flatten(2).sum(2)  # log p(. | y), (N, K)
         log_prefix = log_prefix.repeat_interleave(len(given.log_weight) // len(x), 0)

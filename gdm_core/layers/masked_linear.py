@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 
@@ -37,9 +36,10 @@ class _Masked(torch.autograd.Function):
         return weight * mask
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient.mul_(*ctx.saved_tensors), None
+        (mask,) = ctx.saved_tensors
+        to_be_differentiated = torch.is_grad_enabled()
+        return gradient * mask if to_be_differentiated else gradient.mul_(mask), None
 
 
 def spread_degrees(count: int, units: int, dimensions: int, generator: torch.Generator) -> Tensor:

@@ -19,10 +19,10 @@ from torch import Tensor
 from gdm_core.contract import GenerativeModel
 from gdm_core.layers.captured_sampling import draw_images
 from gdm_core.layers.orderings import in_order, known_values_come_first, sample_in_orders
-from gdm_core.layers.pixel_distribution import PixelDistribution
+from gdm_core.layers.pixel_distribution import PixelDistribution, log_prob_of_each
 from gdm_core.layers.raster_model import PARTICLES, choose
 from gdm_core.layers.raster_sampling import Given, IncrementalNetwork, last
-from gdm_core.layers.sampling_arguments import check_completion, check_place, draw_uniforms
+from gdm_core.layers.sampling_arguments import check_completion, check_conditional, draw_uniforms
 from gdm_core.layers.value_sequence import in_sequence
 
 
@@ -60,13 +60,10 @@ class OrderingEnsemble(GenerativeModel):
 
     def conditional(self, x: Tensor, row: int, column: int, values: Tensor) -> Tensor:
         """log of the mean over members of p_m(x_{c, row, column} = value | predecessors in its order), (N, C, V)."""
-        check_place(self, row, column)
-        x, conditionals = self.check_images(x), []
-        for member in range(self.number_of_members):
-            logits = self.logits(x, member)[:, :, row, column, None]  # (N, C, 1, parameters)
-            shape = (*logits.shape[:2], len(values))
-            conditionals.append(self.distribution.log_prob(logits.expand(*shape, -1), values.to(logits).expand(shape)))
-        return _log_mean_exp(conditionals)
+        check_conditional(self, row, column, values)
+        x = self.check_images(x)
+        members = (self.logits(x, member)[:, :, row, column] for member in range(self.number_of_members))
+        return _log_mean_exp([log_prob_of_each(self.distribution, logits, values) for logits in members])
 
     def draw_members(self, log_weights: Tensor, generator: torch.Generator | None) -> Tensor:
         """A member for each image, (n,), with probability proportional to exp(log_weights) (n, M)."""

@@ -19,17 +19,13 @@ from gdm_core.layers.raster_sampling import Given, IncrementalNetwork, sample_in
 from gdm_core.layers.value_sequence import in_images, in_sequence
 
 
-def check_orders(orders: Tensor, dimensions: int) -> Tensor:
-    """Return orders (count, D), or raise ValueError where a row is no permutation of 0..D - 1."""
-    if orders.dim() != 2 or orders.shape[1] != dimensions or orders.is_floating_point():
-        raise ValueError(
-            f"orders must be whole numbers (count, {dimensions}), got {orders.dtype} {tuple(orders.shape)}"
-        )
-    wrong = (orders.sort(1).values != torch.arange(dimensions, device=orders.device)).any(1)
-    if wrong.any():
-        row = int(wrong.nonzero()[0])
-        raise ValueError(f"orders must be permutations of 0..{dimensions - 1}; row {row} is {orders[row].tolist()}")
-    return orders
+def check_order(order: Tensor, dimensions: int) -> Tensor:
+    """Return an order (D,), or raise ValueError where it is no permutation of 0..D - 1."""
+    if order.shape != (dimensions,) or order.is_floating_point():
+        raise ValueError(f"order must be whole numbers ({dimensions},), got {order.dtype} {tuple(order.shape)}")
+    if (order.sort().values != torch.arange(dimensions, device=order.device)).any():
+        raise ValueError(f"order must be a permutation of 0..{dimensions - 1}, got {order.tolist()}")
+    return order
 
 
 def random_orders(count: int, dimensions: int, generator: torch.Generator | None = None) -> Tensor:

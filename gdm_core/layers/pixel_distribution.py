@@ -64,6 +64,12 @@ class Categorical:
         return (uniforms[..., None] >= below).sum(-1).to(logits.dtype) / (self.levels - 1)
 
 
+def log_prob_of_each(distribution: PixelDistribution, logits: Tensor, values: Tensor) -> Tensor:
+    """log p of every one of the values (V,) at one pixel: logits (N, C, parameters) -> (N, C, V)."""
+    shape = (*logits.shape[:2], len(values))
+    return distribution.log_prob(logits[:, :, None].expand(*shape, -1), values.to(logits).expand(shape))
+
+
 def distribution_of(pixels: str, levels: int) -> Bernoulli | Categorical:
     """The distribution for a model's kind of pixels."""
     if pixels == "binary":

@@ -16,10 +16,16 @@ from torch import Tensor
 
 from gdm_core.contract import Batch, GenerativeModel
 from gdm_core.layers.captured_sampling import draw_images
-from gdm_core.layers.pixel_distribution import PixelDistribution
+from gdm_core.layers.pixel_distribution import PixelDistribution, log_prob_of_each
 from gdm_core.layers.raster_sampling import Given, IncrementalNetwork, as_they_grew, last, sample_in_raster_order
-from gdm_core.layers.sampling_arguments import check_completion, check_place, draw_uniforms, known_pixels_come_first
+from gdm_core.layers.sampling_arguments import (
+    check_completion,
+    check_conditional,
+    draw_uniforms,
+    known_pixels_come_first,
+)
 
+Completing = Callable[[Tensor, Tensor, Given, torch.Generator | None], IncrementalNetwork]  # see RasterModel.completing
 PARTICLES = 16  # candidates that a completion is chosen from where it cannot be drawn exactly
 
 
@@ -49,10 +55,9 @@ class RasterModel(GenerativeModel):
 
     def conditional(self, x: Tensor, row: int, column: int, values: Tensor) -> Tensor:
         """log p(x_{c, row, column} = value | predecessors) for each colour and value (V,), (N, C, V)."""
-        check_place(self, row, column)
-        logits = self.logits(self.check_images(x))[:, :, row, column, None]  # (N, C, 1, parameters)
-        shape = (*logits.shape[:2], len(values))
-        return self.distribution.log_prob(logits.expand(*shape, -1), values.to(logits).expand(shape))
+        check_conditional(self, row, column, values)
+        logits = self.logits(self.check_images(x))[:, :, row, column]  # (N, C, parameters)
+        return log_prob_of_each(self.distribution, logits, values)
 
     def sample(
         self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
@@ -100,6 +105,12 @@ class RasterModel(GenerativeModel):
 
         An approximate completion is only known when all candidates are drawn, so its steps all come at the end.
         """
+        yield from self.complete_by(self.completing, x, known, temperature, generator)
+
+    def complete_by(
+        self, completing: Completing, x: Tensor, known: Tensor, temperature: float, generator: torch.Generator | None
+    ) -> Iterator[Tensor]:
+        """The steps of a completion by the network that `completing` makes for it."""
         x, mask = check_completion(self, x, known)
         if not len(x):
             yield x
@@ -108,7 +119,7 @@ class RasterModel(GenerativeModel):
         particles = 1 if exact else PARTICLES
         uniforms = draw_uniforms(self, len(x) * particles, None, temperature, generator)
         given = Given(x.repeat_interleave(particles, 0), mask.repeat_interleave(particles, 0))
-        network = self.completing(x, mask, given, generator)
+        network = completing(x, mask, given, generator)
         steps = sample_in_raster_order(network, self.distribution, uniforms, temperature, given, pixel_by_pixel=exact)
         if exact:
             yield from (torch.where(mask, x, images) for images in steps)

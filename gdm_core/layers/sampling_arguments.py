@@ -71,8 +71,17 @@ def known_pixels_come_first(known: Tensor) -> bool:
     return bool((flat[:, :-1] | ~flat[:, 1:]).all())
 
 
-def check_place(model: GenerativeModel, row: int, column: int) -> None:
-    """Raise ValueError for a pixel outside the image."""
+def check_conditional(model: GenerativeModel, row: int, column: int, values: Tensor) -> None:
+    """Raise ValueError for a pixel outside the image, and for values (V,) that no pixel of the model has."""
     _, height, width = model.data_shape
     if not (0 <= row < height and 0 <= column < width):
         raise ValueError(f"row and column must lie in {height} x {width} pixels, got {row} and {column}")
+    if values.dim() != 1:
+        raise ValueError(f"values must have shape (V,), got {tuple(values.shape)}")
+    if not ((values >= 0) & (values <= 1)).all():  # NaN is neither
+        raise ValueError(f"values must lie in [0, 1], got {values.tolist()}")
+    if model.pixels == "real":
+        return
+    steps = values * (model.levels - 1)
+    if ((steps - steps.round()).abs() > 1e-3).any():
+        raise ValueError(f"values must be k / {model.levels - 1} for {model.levels} levels, got {values.tolist()}")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from gdm_core.contract import Batch, TrainingConfig
 from gdm_core.layers.ordering_ensemble import OrderingEnsemble, complete_in_orders
-from gdm_core.layers.orderings import check_orders, random_orders, with_known_first
+from gdm_core.layers.orderings import check_order, random_orders, with_known_first
 from gdm_core.layers.pixel_distribution import distribution_of
 from gdm_core.layers.sampling_arguments import check_completion, draw_uniforms
 from gdm_core.layers.value_sequence import in_images, in_sequence
@@ -94,7 +94,7 @@ class EoNADE(OrderingEnsemble):
 
         Done for some places at a time, so that memory is bounded.
         """
-        order = check_orders(order[None], self.dimensions)[0]
+        check_order(order, self.dimensions)
         v = in_sequence(x)
         a, parts = self.hidden_bias.expand(1, len(v), -1), []
         for block in order.split(max(1, ROWS // max(1, len(v)))):

@@ -13,61 +13,56 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from gdm_core.contract import Batch, GenerativeModel, Phase, TrainingConfig
+from gdm_core.contract import Batch, Phase, TrainingConfig
 from gdm_core.layers.pixel_distribution import Bernoulli
-from gdm_core.layers.sampling_arguments import check_completion, check_place, draw_uniforms
+from gdm_core.layers.raster_model import RasterModel
 from gdm_core.registry import register
 
 
 @register("independent_bernoulli", family="autoregressive", paper="Laplace, 1814 (add-one smoothing)")
-class IndependentBernoulli(GenerativeModel):
+class IndependentBernoulli(RasterModel):
     """One logit per pixel and colour, `logit` (C, H, W), unconstrained."""
 
     default_training = TrainingConfig(epochs=1, batch_size=256)
 
     def __init__(self, data_shape: Sequence[int]) -> None:
         super().__init__(data_shape)
+        self.distribution = Bernoulli()
         self.logit = nn.Parameter(torch.zeros(self.data_shape))
 
-    def log_prob_map(self, x: Tensor) -> Tensor:
-        """log p(x_i) in nats, summed over colours, (N, 1, H, W)."""
-        return Bernoulli().log_prob(self.logit[..., None], self.check_images(x)).sum(1, keepdim=True)
+    def logits(self, x: Tensor) -> Tensor:
+        """The logits of p(x_i), (N, C, H, W, 1): the same for every image."""
+        return self.logit[..., None].expand(len(x), *self.data_shape, 1)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """log p(x) in nats, (N,), exact."""
-        return self.log_prob_map(x).flatten(1).sum(1)
+    def incremental(self, n: int) -> OnePixelAfterAnother:
+        """The pixels' logits, one after another, for n images."""
+        return OnePixelAfterAnother(self, n)
 
     def training_phases(self, config: TrainingConfig) -> Iterator[Phase]:
         """One pass over the images, whatever number of epochs is asked for: counting twice would tell nothing new."""
         yield Phase("count", CountingUpdate(self), 1)
 
-    @torch.no_grad()
-    def sample(
-        self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Draw n images (n, C, H, W), each pixel on with probability sigmoid(logit / temperature)."""
-        return Bernoulli().sample(
-            self.logit[..., None], draw_uniforms(self, n, labels, temperature, generator), temperature
-        )
-
-    @torch.no_grad()
-    def complete(
-        self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Fill in the pixels where `known` (1 or N, 1, H, W) is 0: exact for any mask, pixels being independent."""
-        x, mask = check_completion(self, x, known)
-        return torch.where(mask, x, self.sample(len(x), None, temperature, generator)) if len(x) else x
-
     def completion_is_exact(self, known: Tensor) -> bool:
-        """Always."""
+        """Always: no pixel knows of any other."""
         return True
 
+
+class OnePixelAfterAnother:
+    """The logits in raster order, for n images whose values change nothing."""
+
     @torch.no_grad()
-    def conditional(self, x: Tensor, row: int, column: int, values: Tensor) -> Tensor:
-        """log p(x_{c, row, column} = value), (N, C, V): the same whatever the predecessors."""
-        check_place(self, row, column)
-        logits = self.logit[:, row, column, None, None]  # (C, 1, 1)
-        return Bernoulli().log_prob(logits, values.to(logits)).expand(len(self.check_images(x)), -1, -1)
+    def __init__(self, model: IndependentBernoulli, n: int) -> None:
+        self.logit, self.n, self.row = model.logit, n, -1
+
+    def begin_row(self) -> None:
+        self.row += 1
+
+    def logits(self, column: int, colour: int) -> Tensor:
+        """(n, 1)."""
+        return self.logit[colour, self.row, column].expand(self.n, 1)
+
+    def write(self, values: Tensor, column: int, colour: int) -> None:
+        """Nothing follows from them."""
 
 
 class CountingUpdate:

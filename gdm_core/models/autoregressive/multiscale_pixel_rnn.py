@@ -27,10 +27,15 @@ from torch import Tensor, nn
 from gdm_core.contract import Batch, GenerativeModel, TrainingConfig
 from gdm_core.layers.captured_sampling import draw_images
 from gdm_core.layers.image_scale import GivenAtScale, ImageScale
-from gdm_core.layers.pixel_distribution import distribution_of
+from gdm_core.layers.pixel_distribution import distribution_of, log_prob_of_each
 from gdm_core.layers.raster_model import PARTICLES, choose
 from gdm_core.layers.raster_sampling import last, sample_in_raster_order
-from gdm_core.layers.sampling_arguments import check_completion, check_place, draw_uniforms, known_pixels_come_first
+from gdm_core.layers.sampling_arguments import (
+    check_completion,
+    check_conditional,
+    draw_uniforms,
+    known_pixels_come_first,
+)
 from gdm_core.registry import register
 
 
@@ -96,10 +101,9 @@ class MultiscalePixelRNN(GenerativeModel):
 
     def conditional(self, x: Tensor, row: int, column: int, values: Tensor) -> Tensor:
         """log p(x_{c, row, column} = value | all before it) for each colour and value (V,), (N, C, V)."""
-        check_place(self, row, column)
-        logits = self.logits(self.check_images(x))[:, :, row, column, None]  # (N, C, 1, parameters)
-        shape = (*logits.shape[:2], len(values))
-        return self.distribution.log_prob(logits.expand(*shape, -1), values.to(logits).expand(shape))
+        check_conditional(self, row, column, values)
+        logits = self.logits(self.check_images(x))[:, :, row, column]  # (N, C, parameters)
+        return log_prob_of_each(self.distribution, logits, values)
 
     def sample(
         self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None

@@ -77,7 +77,8 @@ class WaveNet(RasterModel):
     ) -> None:
         super().__init__(data_shape, pixels, levels)
         if min(channels, skip_channels, stacks, 1 if layers is None else layers) < 1:
-            raise ValueError("channels, skip_channels, stacks and layers must be at least 1")
+            given = f"got {channels}, {skip_channels}, {stacks} and {layers}"
+            raise ValueError(f"channels, skip_channels, stacks and layers must be at least 1, {given}")
         layers = layers_to_see(self.dimensions - 2, stacks) if layers is None else layers
         if layers > MOST_LAYERS:
             raise ValueError(f"layers must be at most {MOST_LAYERS}, which see {2**MOST_LAYERS} values, got {layers}")
