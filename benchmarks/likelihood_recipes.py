@@ -74,7 +74,7 @@ SMALL = [
     Recipe("pixel_rnn", {"channels": 16, "layers": 1}, 16, 3e-3, variant="diagonal BiLSTM"),
     Recipe("multiscale_pixel_rnn", {"channels": 16, "layers": 1}, 16, 3e-3),
     Recipe("wavenet", {"channels": 24, "skip_channels": 48, "dropout": 0.0}, 16, 2e-3),
-    Recipe("image_transformer", {"features": 48, "blocks": 3, "dropout": 0.0}, 16, 2e-3),
+    Recipe("image_transformer", {"features": 32, "blocks": 2, "heads": 1, "dropout": 0.0}, 16, 2e-3),
     Recipe("rbm", {"hidden_units": 500}, 100, 0.05, passes=_both(250)),
     Recipe("dbn", {"hidden_units": (500, 1000)}, 100, 0.05, passes=_both(250)),
     Recipe("dbm", {"hidden_units": (500, 500)}, 100, 0.02, passes=_both(250)),

@@ -98,6 +98,7 @@ def test_a_run_keeps_other_rows_and_says_what_is_reached(
     peer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "__main__", ModuleType("__main__"))  # the other processes would run it again
+    monkeypatch.setattr(peer_speed, "TURN", 0.02)
     folder = tmp_path / "results"
     spread = {"median": 3.0, "low": 2.0, "high": 5.0}
     old = {"model": "nade", "what": "training", "sizes": "784-500", "batch_size": 128, "goal": 4, "ratio": spread,
