@@ -110,7 +110,7 @@ VARIANTS_NOTE = (
     "The same with other arguments, and with other data where that is said: harmonics are 2,000 sounds of 256 samples "
     "in 256 levels, 7.3 bits a sample for independent samples, 5.5 for a first-order Markov chain of counts, and 2.2 "
     "for one who is told every sound and only has to say the noise. Other arguments may want other training than the "
-    "defaults, which they have here."
+    "defaults, which they have here unless it is said."
 )
 
 
@@ -134,7 +134,7 @@ def _found(row: dict[str, Any]) -> str:
     return text if bits is None else f"{text}, {bits:.3f} bits per dimension"
 
 
-def _place(row: dict[str, Any]) -> tuple[str, str, str]:
+def _identity(row: dict[str, Any]) -> tuple[str, str, str]:
     return row["family"], row["model"], row["variant"]
 
 
@@ -153,11 +153,13 @@ def main(
     with tempfile.TemporaryDirectory() as store:
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{store}/mlflow.db"
         cases = [] if variants else [Case(model) for model in chosen]
+        families = {model: gdm_core.describe_model(model).family for model in known}
+        there_are = {(families[case.model], case.model, case.variant) for case in [*map(Case, known), *VARIANTS]}
         for case in [*cases, *(one for one in VARIANTS if one.model in chosen)]:
             where = record.circumstances()
             row = {**run(case, threads), "where": where | ({"threads": threads} if threads else {})}
             rows = record.with_row(rows, row, ("model", "variant"))
-            rows = sorted((row for row in rows if row["model"] in known), key=_place)
+            rows = sorted((row for row in rows if _identity(row) in there_are), key=_identity)
             record.write("digits", report(rows), {"rows": rows}, folder)
             typer.echo(" | ".join(_cells(row)))
 

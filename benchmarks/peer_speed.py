@@ -1,6 +1,6 @@
 """How fast models learn and draw here and in pytorch-generative, in one run on one machine.
 
-    git clone https://github.com/EugenHotaj/pytorch-generative           and pip install tensorboard, which it imports
+    git clone https://github.com/EugenHotaj/pytorch-generative; pip install tensorboard      which it imports
     python benchmarks/peer_speed.py --peer pytorch-generative            about half an hour
     python benchmarks/peer_speed.py --peer pytorch-generative --models made,nade     the other rows stay
 
@@ -182,7 +182,8 @@ def report(rows: list[dict[str, Any]]) -> list[str]:
         f"{TURN:g} s each, with the lowest and the highest; ratios are taken within a round. Training: learning steps "
         "with Adam in float32 on one batch of random binary images, the batch size in brackets. Sampling: "
         f"{SAMPLES} images at once here; as many there, or fewer (in brackets) where they take minutes, the time being "
-        "taken to grow with the number of images. Weights are random."
+        "taken to grow with the number of images. Weights are random. Parameters: those stored; weights that a mask "
+        "cuts off count where a library keeps them (ours in FVSBN, theirs in PixelCNN)."
     )
     return ["# Speed beside pytorch-generative", "", note, "", *record.table(COLUMNS, [_cells(row) for row in rows])]
 

@@ -67,8 +67,8 @@ def peers_section(rows: list[dict[str, Any]], samples: int) -> list[str]:
         f"pytorch-generative (commit d1f0a5c), measured before on two quiet cores that did {PEER_MATRIX:.0f} GFLOP/s "
         f"of float32 matrix products; here the medians of the table above: training, and sampling {samples} images at "
         "once, where the peer's seconds are taken to grow with the number of images. At equal rate: the ratio if the "
-        "machine had multiplied as fast as that one, for rows of a busier moment or a faster machine. Both in one run: "
-        "peer_speed.md."
+        "machine had multiplied as fast as that one, for rows of a busier moment or a faster machine. Goals: those set "
+        "against these very numbers. Both in one run, and whether every model is at least as fast: peer_speed.md."
     )
     columns = ["model", "sizes", "images/s of", "the peer", "here", "ratio", "at equal rate", "goal", "reached"]
     found = [(peer, row) for peer in PEERS for row in rows if is_same(peer, row)]

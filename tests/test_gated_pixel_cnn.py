@@ -356,9 +356,9 @@ def test_completing_a_prefix_of_a_class_follows_that_class(shape, levels, count)
 
 
 def test_completing_any_mask_of_a_class_comes_near_that_class():
-    model, images = conditional_model(GREY_BINARY), all_images(GREY_BINARY)
+    model, images = conditional_model(GREY_BINARY, scale=2.0), all_images(GREY_BINARY)
     known = torch.tensor([1, 1, 1, 0, 0, 0, 1, 1, 1]).view(1, 1, 3, 3)
-    x, labels = images[210], torch.arange(CLASSES).repeat(2000)
+    x, labels = images[264], torch.arange(CLASSES).repeat(2000)  # an image whose classes are far apart
     fits = images[((images == x) | ~known.bool()).flatten(1).all(1)]
     with torch.no_grad():
         prob = model.log_prob_given_class(fits).softmax(0)
@@ -366,7 +366,7 @@ def test_completing_any_mask_of_a_class_comes_near_that_class():
     which = (done[:, None] == fits).flatten(2).all(2).double().argmax(1)
     shares = torch.stack([torch.bincount(which[labels == y], minlength=len(fits)) / 2000 for y in range(CLASSES)], 1)
     distances = (shares[:, None] - prob[..., None]).abs().sum(0) / 2  # of the class (row) and what was drawn (column)
-    assert distances.diagonal().max() < 0.05 < 2 * (distances + torch.eye(CLASSES)).min()
+    assert distances.diagonal().max() < 0.1 < 0.3 < (distances + torch.eye(CLASSES)).min()
 
 
 def test_bad_classes_of_a_completion_are_named():

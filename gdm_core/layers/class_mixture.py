@@ -96,15 +96,15 @@ class ClassMixture(RasterModel):
         labels: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """As `RasterModel` does it, of images of the classes `labels` (N,) where they are given."""
-        return last(self.complete_steps(x, known, temperature, generator, labels))
+        completing = partial(self.completing, labels=labels)
+        return last(self.complete_by(completing, x, known, temperature, generator, pixel_by_pixel=False))
 
     def complete_steps(
         self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None,
         labels: Tensor | None = None,
     ) -> Iterator[Tensor]:  # fmt: skip
         """As `RasterModel` does it, of images of the classes `labels` (N,) where they are given."""
-        held = None if labels is None else self._checked_labels(labels, len(x))
-        yield from self.complete_by(partial(self.completing, labels=held), x, known, temperature, generator)
+        yield from self.complete_by(partial(self.completing, labels=labels), x, known, temperature, generator)
 
     @torch.no_grad()
     def completing(
@@ -114,11 +114,12 @@ class ClassMixture(RasterModel):
 
         Classes that are given (N,) are held, and the weights are whole.
         """
+        repeats = len(given.log_weight) // len(x)
         if labels is not None:
-            return self.class_incremental(labels.repeat_interleave(len(given.log_weight) // len(x)))
+            return self.class_incremental(self._checked_labels(labels, len(x)).repeat_interleave(repeats))
         first = known.flatten(1).cumprod(1).bool().view_as(known)[:, None]  # (N, 1, 1, H, W)
         log_prefix = torch.where(first, self._value_log_probs(x), 0).flatten(2).sum(2)  # log p(. | y), (N, K)
-        log_prefix = log_prefix.repeat_interleave(len(given.log_weight) // len(x), 0)
+        log_prefix = log_prefix.repeat_interleave(repeats, 0)
         labels = self._draw_labels(log_prefix, generator)
         given.log_weight -= log_prefix.gather(1, labels[:, None])[:, 0]
         return self.class_incremental(labels)

@@ -25,7 +25,7 @@ class MaskedLinear(nn.Linear):
 
 
 class _Masked(torch.autograd.Function):
-    """W * M, whose gradient is masked where it lies instead of into new memory: a tenth of MADE's learning step.
+    """W * M, whose gradient is masked where it lies: new memory for it would cost MADE more than the arithmetic.
 
     Only for a product that a linear layer alone reads, whose gradient therefore is nobody else's.
     """

@@ -96,7 +96,7 @@ class RasterModel(GenerativeModel):
         does not know of it: then one of several candidates is chosen, with probability proportional to that of the
         known pixels given what was drawn (sampling, importance resampling), which is approximate.
         """
-        return last(self.complete_steps(x, known, temperature, generator))
+        return last(self.complete_by(self.completing, x, known, temperature, generator, pixel_by_pixel=False))
 
     def complete_steps(
         self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
@@ -108,9 +108,10 @@ class RasterModel(GenerativeModel):
         yield from self.complete_by(self.completing, x, known, temperature, generator)
 
     def complete_by(
-        self, completing: Completing, x: Tensor, known: Tensor, temperature: float, generator: torch.Generator | None
-    ) -> Iterator[Tensor]:
-        """The steps of a completion by the network that `completing` makes for it."""
+        self, completing: Completing, x: Tensor, known: Tensor, temperature: float, generator: torch.Generator | None,
+        pixel_by_pixel: bool = True,
+    ) -> Iterator[Tensor]:  # fmt: skip
+        """The steps of a completion by the network that `completing` makes for it; else fewer, and the same last."""
         x, mask = check_completion(self, x, known)
         if not len(x):
             yield x
@@ -120,7 +121,8 @@ class RasterModel(GenerativeModel):
         uniforms = draw_uniforms(self, len(x) * particles, None, temperature, generator)
         given = Given(x.repeat_interleave(particles, 0), mask.repeat_interleave(particles, 0))
         network = completing(x, mask, given, generator)
-        steps = sample_in_raster_order(network, self.distribution, uniforms, temperature, given, pixel_by_pixel=exact)
+        every = exact and pixel_by_pixel
+        steps = sample_in_raster_order(network, self.distribution, uniforms, temperature, given, pixel_by_pixel=every)
         if exact:
             yield from (torch.where(mask, x, images) for images in steps)
             return
@@ -128,7 +130,8 @@ class RasterModel(GenerativeModel):
         choice = draw_uniforms(self, len(x), None, temperature, generator).flatten(1)[:, :1]
         chosen = choose(given.log_weight.view(len(x), particles), choice)
         completed = candidates[torch.arange(len(x), device=x.device), chosen]
-        yield from as_they_grew(torch.where(mask, x, completed), mask)
+        completed = torch.where(mask, x, completed)
+        yield from as_they_grew(completed, mask) if pixel_by_pixel else [completed]
 
     def completing(
         self, x: Tensor, known: Tensor, given: Given, generator: torch.Generator | None

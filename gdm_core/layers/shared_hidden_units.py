@@ -12,7 +12,7 @@ each block of dimensions, and the backward pass computes the block's units anew.
 Only the two running sums, a and s, go one dimension at a time; everything else is one operation a block. The threads of
 a small operation spend their time waiting for each other, so the sums are kept to one thread: by parts of the batch.
 They add in place, to terms that are there: memory that the other thread wrote last comes back ahead of being read, but
-not ahead of being only written over, which made a step 1.7 times as slow where two cores share no cache.
+not ahead of being only written over, and waiting for it is slow where two cores share no cache.
 
 Reference: Larochelle and Murray, The Neural Autoregressive Distribution Estimator (2011), algorithm 1.
 """

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gdm_core.contract import Batch, Phase, TrainingConfig
 from gdm_core.layers.pixel_distribution import Bernoulli
 from gdm_core.layers.raster_model import RasterModel
+from gdm_core.layers.sampling_arguments import draw_uniforms
 from gdm_core.registry import register
 
 
@@ -42,6 +43,14 @@ class IndependentBernoulli(RasterModel):
         """One pass over the images, whatever number of epochs is asked for: counting twice would tell nothing new."""
         yield Phase("count", CountingUpdate(self), 1)
 
+    @torch.no_grad()
+    def sample(
+        self, n: int, labels: Tensor | None = None, temperature: float = 1.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draw n images (n, C, H, W), all pixels at once: the last of `sample_steps`."""
+        uniforms = draw_uniforms(self, n, labels, temperature, generator)
+        return self.distribution.sample(self.logit[..., None], uniforms, temperature)
+
     def completion_is_exact(self, known: Tensor) -> bool:
         """Always: no pixel knows of any other."""
         return True
@@ -50,7 +59,6 @@ class IndependentBernoulli(RasterModel):
 class OnePixelAfterAnother:
     """The logits in raster order, for n images whose values change nothing."""
 
-    @torch.no_grad()
     def __init__(self, model: IndependentBernoulli, n: int) -> None:
         self.logit, self.n, self.row = model.logit, n, -1
 
