@@ -23,8 +23,7 @@ from torch.nn.functional import logsigmoid, softplus
 from gdm_core.contract import Batch, Phase, TrainingConfig
 from gdm_core.layers.pixel_distribution import Bernoulli
 from gdm_core.layers.raster_model import RasterModel
-from gdm_core.layers.raster_sampling import Given, sample_in_raster_order
-from gdm_core.layers.sampling_arguments import check_completion, draw_uniforms
+from gdm_core.layers.raster_sampling import Given
 from gdm_core.layers.value_sequence import in_images, in_sequence
 from gdm_core.registry import register
 
@@ -84,20 +83,11 @@ class MixtureOfBernoullis(RasterModel):
         """Always."""
         return True
 
-    def complete_steps(
-        self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
-    ) -> Iterator[Tensor]:
-        """Yield the completion after every pixel; unknown pixels still to come are 0. Exact for any mask."""
-        x, mask = check_completion(self, x, known)
-        if not len(x):
-            yield x
-            return
-        uniforms = draw_uniforms(self, len(x), None, temperature, generator)
-        network = IncrementalMixture(self, self.log_joint(x, mask), mask)
-        steps = sample_in_raster_order(
-            network, self.distribution, uniforms, temperature, Given(x, mask), pixel_by_pixel=True
-        )
-        yield from (torch.where(mask, x, images) for images in steps)
+    def completing(
+        self, x: Tensor, known: Tensor, given: Given, generator: torch.Generator | None
+    ) -> IncrementalMixture:
+        """The mixture given all the known pixels, wherever they are: exact for any mask."""
+        return IncrementalMixture(self, self.log_joint(x, known), known)
 
     def filters(self) -> Tensor:
         """The pixel logits of each component, (K, C, H, W)."""
