@@ -81,7 +81,7 @@ def run(case: Case, threads: int | None) -> dict[str, Any]:
     test, frechet = found.likelihoods.get("test"), found.frechet
     return {
         "model": case.model, "variant": case.variant, "family": gdm_core.describe_model(case.model).family,
-        "epochs": configuration.training["epochs"],
+        "dataset": case.dataset, "epochs": configuration.training["epochs"],
         "training_seconds": result.training_seconds, "seconds": seconds, "health": worst(found.health),
         "test": None if test is None else {
             "mean": test.mean, "standard_error": test.standard_error, "kind": test.kind, "unit": test.unit,
@@ -119,9 +119,15 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [
         ", ".join(filter(None, (row["model"], row["variant"]))), row["family"],
         f"{row['training_seconds']:.1f}", f"{row['seconds']:.1f}",
-        "yes" if row["training_seconds"] <= GOAL else "**no**", _found(row), row["health"],
+        _within(row), _found(row), row["health"],
         f"{where['date']}, {where['commit']}, {where['device']}, {where['threads']} threads, load {where['load']}",
     ]  # fmt: skip
+
+
+def _within(row: dict[str, Any]) -> str:
+    """The goal is one for digits."""
+    reached = "yes" if row["training_seconds"] <= GOAL else "**no**"
+    return reached if row["dataset"] == "digits" else ""
 
 
 def _found(row: dict[str, Any]) -> str:

@@ -245,16 +245,19 @@ def test_a_peer_is_compared_with_its_own_architecture() -> None:
 def test_the_table_of_all_models_says_who_trains_in_time_and_what_came_of_it() -> None:
     where = {**WHERE, "load": "0.1 before the start"}
     test = {"mean": -16.6, "standard_error": 0.2, "kind": "exact", "unit": "nats per image", "count": 300}
-    quick = {"model": "a", "variant": "", "family": "energy", "training_seconds": 59.9, "seconds": 90.0}
-    quick |= {"health": "good", "test": {**test, "bits_per_dimension": None}, "frechet": None, "where": where}
+    quick = {"model": "a", "variant": "", "dataset": "digits", "family": "energy", "training_seconds": 59.9}
+    quick |= {"seconds": 90.0, "health": "good", "test": {**test, "bits_per_dimension": None}}
+    quick |= {"frechet": None, "where": where}
     slow = {**quick, "model": "b", "training_seconds": 60.1, "test": {**test, "count": 0}, "frechet": 23.04}
     first, second = every_model.report([quick, slow])[-2:]
     assert "| yes |" in first and "-16.60 ± 0.20 nats per image, exact, 300 images |" in first
     assert "| **no** |" in second and "Frechet distance 23.0" in second and "nan" not in second
-    varied = {**quick, "variant": every_model.VARIANTS[-2].variant, "test": {**test, "bits_per_dimension": 2.5}}
+    varied = {**quick, "dataset": "harmonics", "variant": every_model.VARIANTS[-2].variant}
+    varied["test"] = {**test, "bits_per_dimension": 2.5}
     lines = every_model.report([quick, varied, slow])
     assert lines[lines.index("## Variants") - 2] == second
-    assert lines[-1].startswith("| a, data harmonics, dropout 0.0, epochs 12, learning_rate 0.01 | energy |")
+    name = "a, data harmonics, dropout 0.0, epochs 12, learning_rate 0.01"
+    assert lines[-1].startswith(f"| {name} | energy | 59.9 | 90.0 |  |")
     assert "300 images, 2.500 bits per dimension |" in lines[-1]
 
 
