@@ -3,6 +3,7 @@
     git clone https://github.com/EugenHotaj/pytorch-generative; pip install tensorboard      which it imports
     python benchmarks/peer_speed.py --peer pytorch-generative            about half an hour
     python benchmarks/peer_speed.py --peer pytorch-generative --models made,nade     the other rows stay
+    python benchmarks/peer_speed.py --peer pytorch-generative --models image_transformer --no-sampling
 
 Prints benchmarks/results/peer_speed.md and writes it, with the same numbers as peer_speed.json beside it. The two of a
 pair have the same architecture at 28x28 pixels, as far as the libraries allow (parameters are counted), and take turns,
@@ -124,8 +125,8 @@ def their_sampling(pair: Pair, peer: Path) -> Step:
 # --- the measurement ---------------------------------------------------------------------------------------------
 
 
-def measure(pair: Pair, peer: Path, rounds: int) -> list[dict[str, Any]]:
-    """The rows of a pair: learning, then sampling."""
+def measure(pair: Pair, peer: Path, rounds: int, with_sampling: bool = True) -> list[dict[str, Any]]:
+    """The rows of a pair: learning, then sampling unless that is left out."""
     learning = {"ours": partial(our_learning, pair), "theirs": partial(their_learning, pair, peer)}
     sampling = {"ours": partial(our_sampling, pair), "theirs": partial(their_sampling, pair, peer)}
     counted = {"ours": _parameters(our_model(pair)), "theirs": _parameters(their_model(pair, peer))}
@@ -136,6 +137,7 @@ def measure(pair: Pair, peer: Path, rounds: int) -> list[dict[str, Any]]:
             ("training", learning, dict.fromkeys(learning, pair.batch_size)),
             ("sampling", sampling, {"ours": SAMPLES, "theirs": pair.peer_samples}),
         )
+        if what == "training" or with_sampling
     ]  # fmt: skip
 
 
@@ -206,6 +208,7 @@ def main(
     version: Annotated[str | None, typer.Option(help="its version, where it is no git checkout")] = None,
     models: Annotated[str | None, typer.Option(help="names with commas between them; all if none is named")] = None,
     rounds: Annotated[int, typer.Option(help="turns of each")] = 5,
+    sampling: Annotated[bool, typer.Option(help="time sampling too: some calls take the other minutes")] = True,
     threads: Annotated[int | None, typer.Option(help="torch's threads; its own choice if not named")] = None,
     folder: Annotated[Path, typer.Option(help="where peer_speed.md and peer_speed.json go")] = record.RESULTS,
 ) -> None:
@@ -219,7 +222,7 @@ def main(
     made = {"where": record.circumstances(), "peer": version or record.commit(peer)}
     rows, order = record.read(NAME, folder).get("rows", []), {pair.model: place for place, pair in enumerate(PAIRS)}
     for pair in (one for one in PAIRS if one.model in chosen):
-        for row in measure(pair, peer.resolve(), rounds):
+        for row in measure(pair, peer.resolve(), rounds, sampling):
             rows = record.with_row(rows, {**row, **made}, ("model", "what"))
         rows = sorted(rows, key=lambda row: (order[row["model"]], row["what"] != "training"))
         record.write(NAME, report(rows), {"rows": rows}, folder)  # a long run that is stopped keeps what it has

@@ -118,6 +118,17 @@ def test_a_run_keeps_other_rows_and_says_what_is_reached(
     assert "its tests" in next(line for line in lines if line.startswith("| made"))
 
 
+@pytest.mark.parametrize("sampling", [True, False])
+def test_sampling_may_be_left_out(sampling: bool, peer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spread = {"median": 1.0, "low": 1.0, "high": 1.0}
+    found = {"images_per_second": {"ours": spread, "theirs": spread}, "ratio": spread, "matrix_gflops": spread}
+    monkeypatch.setattr(peer_speed, "in_turns", lambda contestants, at_once, rounds: found)
+    threads = torch.get_num_threads()
+    peer_speed.main(peer, version="v", models="made", sampling=sampling, threads=threads, folder=tmp_path)
+    rows = json.loads((tmp_path / "peer_speed.json").read_text())["rows"]
+    assert [row["what"] for row in rows] == ["training", "sampling"][: 1 + sampling]
+
+
 def test_a_folder_without_git_has_not_the_commit_of_the_checkout_around_it(tmp_path: Path) -> None:
     assert record.commit(tmp_path) == record.commit(record.ROOT / "tests") == "unknown"
 
