@@ -167,6 +167,8 @@ def main(
         chosen = recipes(size, models.split(",") if models else None)
         for recipe in chosen:
             check_arguments(recipe.model, recipe.arguments)
+            if models and not recipe.passes.keys() & set(datasets.split(",")):
+                raise ValueError(f"{recipe.label} has no row on {datasets}, only on {', '.join(recipe.passes)}")
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     torch.set_num_threads(threads or torch.get_num_threads())
@@ -174,7 +176,7 @@ def main(
     config = TrainingConfig(seed=seed, device=device, precision=precision)
     for binarisation in datasets.split(","):
         dataset, treatment = load(binarisation)
-        for recipe in chosen:
+        for recipe in (recipe for recipe in chosen if binarisation in recipe.passes):
             where = record.circumstances(device)
             row = run(recipe, binarisation, dataset, treatment, config, limit or None, compiled)
             row |= {"size": size, "where": where}

@@ -21,7 +21,8 @@ Size = Literal["small", "paper"]
 class Recipe:
     """How a model is built and trained. `passes`: over the training images, at most; what a time budget leaves of them.
 
-    `variant` tells rows of one model apart.
+    A binarisation without passes has no such row: that of Larochelle and Murray knows no labels. `variant` tells rows
+    of one model apart.
     """
 
     model: str
@@ -69,10 +70,13 @@ SMALL = [
     Recipe("eonade", {"hidden_units": 500, "orderings": 8}, 100, 1e-3, passes=_both(500)),
     Recipe("pixel_cnn", {"channels": 16, "blocks": 5}, 16, 2e-3),
     Recipe("gated_pixel_cnn", {"channels": 16, "blocks": 4, "dropout": 0.0}, 16, 2e-3),
+    Recipe(
+        "conditional_gated_pixel_cnn", {"channels": 16, "blocks": 4, "dropout": 0.0}, 16, 2e-3, {"dynamic": 200}
+    ),
     Recipe("pixel_cnn_plus_plus", {"channels": 16, "blocks": 1, "dropout": 0.0, **BINARY}, 16, 2e-3),
     Recipe("pixel_rnn", {"kind": "row_lstm", "channels": 16, "layers": 2}, 16, 3e-3, variant="row LSTM"),
     Recipe("pixel_rnn", {"channels": 16, "layers": 1}, 16, 3e-3, variant="diagonal BiLSTM"),
-    Recipe("multiscale_pixel_rnn", {"channels": 16, "layers": 1}, 16, 3e-3),
+    Recipe("multiscale_pixel_rnn", {"kind": "diagonal_bilstm", "channels": 16, "layers": 1}, 16, 3e-3),
     Recipe("wavenet", {"channels": 24, "skip_channels": 48, "dropout": 0.0}, 16, 2e-3),
     Recipe("image_transformer", {"features": 32, "blocks": 2, "heads": 1, "dropout": 0.0}, 16, 2e-3),
     Recipe("rbm", {"hidden_units": 500}, 100, 0.05, passes=_both(250)),
@@ -91,6 +95,7 @@ PAPER = [
     Recipe("eonade", {"hidden_units": 500, "hidden_layers": 2, "orderings": 128}, 100, 1e-3, passes=_both(1000)),
     Recipe("pixel_cnn", {"channels": 16, "blocks": 15}, 64, 2e-3, passes=_both(150)),
     Recipe("gated_pixel_cnn", {"channels": 64, "blocks": 10}, 64, 1e-3, passes={"fixed": 40, "dynamic": 100}),
+    Recipe("conditional_gated_pixel_cnn", {"channels": 64, "blocks": 10}, 64, 1e-3, {"dynamic": 100}),
     Recipe("pixel_cnn_plus_plus", {"channels": 64, "blocks": 2, "dropout": 0.5, **BINARY}, 64, 1e-3, passes=_both(100)),
     Recipe("pixel_rnn", {"kind": "row_lstm", "channels": 16, "layers": 7}, 64, 2e-3, _both(60), "row LSTM"),
     Recipe("pixel_rnn", {"channels": 16, "layers": 7}, 64, 2e-3, _both(60), "diagonal BiLSTM"),

@@ -130,6 +130,15 @@ def test_every_recipe_can_be_built_for_mnist() -> None:
         recipes("small", ["nade", "dcgan"])
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_recipes_that_need_labels_have_rows_where_there_are_labels_only(size: str) -> None:
+    for recipe in RECIPES[size]:
+        with_labels = recipe.model == "conditional_gated_pixel_cnn"
+        assert set(recipe.passes) == ({"dynamic"} if with_labels else set(benchmark.BINARISATIONS))
+    with pytest.raises(typer.BadParameter, match="conditional_gated_pixel_cnn has no row on fixed, only on dynamic"):
+        benchmark.main("conditional_gated_pixel_cnn", "fixed", size)
+
+
 def trained(config: TrainingConfig, compiled: bool = False, recipe: Recipe = TINY, **options: Any) -> dict[str, Any]:
     digits = load_dataset("digits")
     fewer = {"train": digits.splits["train"].take(torch.arange(400))}
