@@ -30,6 +30,12 @@ STYLE = """<style>
 .gallery .bar {width: 9rem; height: .7rem; border-radius: .2rem; display: inline-block}
 .gallery .dark {width: 1.4rem; height: .7rem; border-radius: .2rem; background: #000; display: inline-block;
   border: 1px solid rgba(128,128,128,.5)}
+@media (max-width: 640px) {  /* a telephone: two cards side by side, their pictures as small as that makes them */
+  .gallery .card {box-sizing: border-box; width: calc(50% - .375rem)}
+  .gallery .card .pictures {flex-wrap: nowrap}
+  .gallery .card figure {flex: 0 1 auto; min-width: 0}
+  .gallery .card .line:not(.name) {white-space: normal}
+}
 </style>"""
 
 
