@@ -12,6 +12,7 @@ from gdm_core.layers.raster_model import PARTICLES, RasterModel
 from gdm_core.layers.raster_sampling import as_they_grew
 from gdm_core.layers.sampling_arguments import draw_uniforms
 from gdm_core.randomness import seeded_generator
+from gdm_core.registry import build_model
 from tests.autoregressive_cases import EXACT_FOR_ANY_MASK, IN_RASTER_ORDER, random_model
 
 SHAPE = (2, 3, 4)
@@ -98,3 +99,44 @@ def test_completions_of_any_mask_grow_to_what_they_become(name: str, where: str)
     assert len(steps) == 12
     for k, step in enumerate(steps, 1):
         assert torch.equal(step, seen_after(k, known.expand(3, -1, -1, -1), x, drawn))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize("name", ["pixel_cnn", "multiscale_pixel_rnn", "eonade", "conditional_gated_pixel_cnn"])
+def test_masks_of_any_strides_complete_as_the_plain_one(name: str, n: int) -> None:
+    """A mask may be transposed, expanded, or a window of a larger one."""
+    plain = torch.zeros(1, 1, 3, 4, dtype=torch.bool)
+    plain[0, 0, 1, 1] = plain[0, 0, 2, 3] = True
+    larger = torch.zeros(1, 1, 5, 6, dtype=torch.bool)
+    larger[..., 1:4, 1:5] = plain
+    masks = {
+        "transposed": plain.mT.contiguous().mT,
+        "expanded": plain.expand(n, -1, -1, -1),
+        "transposed and expanded": plain.mT.contiguous().mT.expand(n, -1, -1, -1),
+        "a window": larger[..., 1:4, 1:5],
+    }
+    model = build_model(name, (1, 3, 4)).eval()
+    x = torch.randint(2, (n, 1, 3, 4), generator=seeded_generator(1)).float()
+    completed = model.complete(x, plain, generator=seeded_generator(2))
+    expected = torch.stack(list(model.complete_steps(x, plain, generator=seeded_generator(2))))
+    assert torch.equal(expected[-1], completed) and torch.equal(completed[plain.expand_as(x)], x[plain.expand_as(x)])
+    for where, mask in masks.items():
+        steps = torch.stack(list(model.complete_steps(x, mask, generator=seeded_generator(2))))
+        assert torch.equal(steps, expected), where
+        assert torch.equal(model.complete(x, mask, generator=seeded_generator(2)), completed), where
+
+
+@pytest.mark.parametrize("name", IN_RASTER_ORDER)
+def test_steps_of_one_image_are_its_own(name: str) -> None:
+    """Each step is a tensor by itself: what a caller does to one is seen neither by others nor by the drawing."""
+    model = random_model(name, (1, 3, 4))
+    expected = [images.clone() for images in model.sample_steps(1, generator=seeded_generator(0))]
+    kept = list(model.sample_steps(1, generator=seeded_generator(0)))
+    assert len({images.data_ptr() for images in kept}) == len(kept)
+    spoilt = []
+    for images in model.sample_steps(1, generator=seeded_generator(0)):
+        spoilt.append(images.clone())
+        images.fill_(7)
+    for steps in (kept, spoilt):
+        assert all(torch.equal(found, wanted) for found, wanted in zip(steps, expected, strict=True))
+    assert torch.equal(expected[0][..., 1:, :], torch.zeros(1, 1, 2, 4, dtype=torch.float64))

@@ -64,8 +64,8 @@ def sample_in_raster_order(
             network.begin_row()
         for column in range(width):
             _sample_pixel(network, distribution, noise, images, temperature, (row, column), given)
-            if pixel_by_pixel or column == width - 1:
-                yield images.permute(3, 2, 0, 1).contiguous()
+            if pixel_by_pixel or column == width - 1:  # a copy also of one image, whose layout needs none
+                yield images.permute(3, 2, 0, 1).clone(memory_format=torch.contiguous_format)
 
 
 @torch.inference_mode()
@@ -102,7 +102,8 @@ def last(steps: Iterator[Tensor]) -> Tensor:
 
 def as_they_grew(images: Tensor, known: Tensor) -> Iterator[Tensor]:
     """Finished images (N, C, H, W) as if drawn pixel by pixel; those to come are 0 unless `known` (N, 1, H, W)."""
-    to_come = ~known
-    for pixel in range(to_come[0].numel()):
-        to_come.flatten(1)[:, pixel] = False
+    to_come = (~known).contiguous()  # ~ keeps the strides of a transposed or expanded mask, which no view can flatten
+    in_sequence = to_come.view(len(known), -1)
+    for pixel in range(in_sequence.shape[1]):
+        in_sequence[:, pixel] = False
         yield images.masked_fill(to_come, 0)
