@@ -53,17 +53,22 @@ def watch(jobs: Sequence[Job], draw: Callable[[], None]) -> None:
 
 
 def show_state(job: Job, key: str, again: Callable[[], None]) -> bool:
-    """The bar of a job that goes on, or why it ended without a result; whether there is a result."""
+    """The bar of a job that goes on, or why it ended and a way to start it again; whether there is a result."""
+    if job.result is not None:  # also where it was cancelled too late
+        return True
     if job.error is not None:
         st.error(sentence(job.error), icon=":material/error:")
     elif job.cancelled:
-        st.caption("Cancelled.")
-        st.button("Start again", key=f"_again_{key}", on_click=again, icon=":material/refresh:")
+        st.caption("Stopped, because no page was looking at it." if job.abandoned else "Cancelled.")
+    if job.error is not None or job.cancelled:
+        if st.button("Start again", key=f"_again_{key}", icon=":material/refresh:"):
+            again()
+            st.rerun()  # of the whole page: it is outside this part that a job is started
     elif not job.done:
         text, stop = st.columns([4, 1], vertical_alignment="center")
         text.progress(job.progress, text=_progress_text(job))
         stop.button("Cancel", key=f"_cancel_{key}", on_click=job.cancel, icon=":material/close:")
-    return job.result is not None
+    return False
 
 
 def _progress_text(job: Job) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 WORKERS = 2
 MAXIMUM_WAITING = 32
-ABANDONED_SECONDS = 60.0
+ABANDONED_SECONDS = 180.0  # browsers let the clock of a hidden tab go once a minute
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +39,10 @@ class Job:
         self.result: Any = None
         self.error: Exception | None = None
         self.started: float | None = None
+        self.abandoned = False  # whether it was cancelled because no page had looked at it for a while
+        self.drawn: dict[Any, Any] = {}  # pictures of its result, kept by who draws it
         self._cancel, self._ended = threading.Event(), threading.Event()
+        self._turning = threading.Lock()  # held where it begins or is cancelled: only one of them comes first
         self._seen = time.monotonic()
 
     @property
@@ -58,9 +61,20 @@ class Job:
             return None
         return (time.monotonic() - self.started) * (1 - self.progress) / self.progress
 
-    def cancel(self) -> None:
+    def cancel(self, abandoned: bool = False) -> None:
         """Ask it to end; it does so at its next report, at once where it has not begun."""
-        self._cancel.set()
+        with self._turning:
+            if self.done or self.cancelled:
+                return
+            self.abandoned = abandoned
+            self._cancel.set()
+            if self.started is None:
+                self._ended.set()
+
+    def cancel_if_abandoned(self) -> None:
+        """Cancel it where nobody has said for a while that they want it."""
+        if time.monotonic() - self._seen > ABANDONED_SECONDS:
+            self.cancel(abandoned=True)
 
     def wait(self, seconds: float) -> bool:
         """Wait at most this long for its end; whether it has ended."""
@@ -73,8 +87,7 @@ class Job:
 
     def report(self, progress: float, preview: Any = None) -> None:
         """Called from inside the job. Raises Cancelled where it should end."""
-        if time.monotonic() - self._seen > ABANDONED_SECONDS:
-            self._cancel.set()
+        self.cancel_if_abandoned()
         if self._cancel.is_set():
             raise Cancelled
         self.progress = min(1.0, max(self.progress, float(progress)))
@@ -82,7 +95,10 @@ class Job:
             self.preview = preview
 
     def _run(self, work: Callable[[Job], Any]) -> None:
-        self.started = time.monotonic()
+        with self._turning:
+            if self.done:  # cancelled before it began
+                return
+            self.started = time.monotonic()
         try:
             self.report(0.0)
             self.result = work(self)
@@ -110,6 +126,8 @@ class JobPool:
         """Start work, or put it in the queue. Raises JobsFull where the queue is full."""
         job = Job(name)
         with self._lock:
+            for other in self._open.values():
+                other.cancel_if_abandoned()
             self._open = {number: other for number, other in self._open.items() if not other.done}
             if len(self._open) >= self._limit:
                 raise JobsFull(f"the dashboard is busy with {len(self._open)} jobs: wait a little and try again")

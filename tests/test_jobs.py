@@ -66,6 +66,35 @@ def test_a_cancelled_job_that_waits_never_begins(pool):
     assert waiting.wait(5) and not began.is_set()
 
 
+def test_a_cancelled_job_that_waits_ends_at_once_and_leaves_its_place_to_another(pool):
+    running = [pool.submit("busy", endless) for _ in range(2)]
+    waiting = [pool.submit("waiting", endless) for _ in range(3)]
+    for job in waiting:
+        job.cancel()
+    assert all(job.done and job.cancelled and job.started is None for job in waiting)
+    others = [pool.submit("next", lambda job: 3) for _ in range(3)]
+    for job in running:
+        job.cancel()
+    assert all(job.wait(5) and job.result == 3 for job in others)
+
+
+def test_many_changes_of_mind_do_not_fill_the_queue():
+    """Nine models on Samples and a temperature that is moved ten times."""
+    pool = JobPool()
+    session = SessionJobs(pool)
+    for temperature in range(10):
+        jobs_now = [session.keep(f"samples {model}", temperature, endless) for model in range(9)]
+    assert not any(job.cancelled for job in jobs_now)
+    pool.shut_down()
+
+
+def test_a_job_that_has_ended_is_no_longer_cancelled(pool):
+    job = pool.submit("sample", lambda job: "grid")
+    assert job.wait(5)
+    job.cancel()
+    assert job.result == "grid" and not job.cancelled
+
+
 def test_errors_are_kept_for_the_page(pool):
     job = pool.submit("sample", lambda job: 1 / 0)
     assert job.wait(5) and isinstance(job.error, ZeroDivisionError) and not job.cancelled
@@ -74,7 +103,27 @@ def test_errors_are_kept_for_the_page(pool):
 def test_a_job_nobody_looks_at_ends(pool, monkeypatch):
     monkeypatch.setattr(jobs, "ABANDONED_SECONDS", 0.05)
     job = pool.submit("sample", endless)
-    assert job._ended.wait(5) and job.cancelled
+    assert job._ended.wait(5) and job.cancelled and job.abandoned
+
+
+def test_a_cancelled_job_is_not_called_abandoned(pool, monkeypatch):
+    job = pool.submit("sample", endless)
+    job.cancel()
+    monkeypatch.setattr(jobs, "ABANDONED_SECONDS", 0.0)
+    assert job.wait(5)
+    job.cancel_if_abandoned()
+    assert job.cancelled and not job.abandoned
+
+
+def test_a_hidden_tab_whose_clock_goes_once_a_minute_keeps_its_jobs():
+    assert jobs.ABANDONED_SECONDS > 2 * 60
+
+
+def test_waiting_jobs_that_nobody_looks_at_leave_their_places(pool, monkeypatch):
+    started = [pool.submit("busy", endless) for _ in range(5)]
+    monkeypatch.setattr(jobs, "ABANDONED_SECONDS", 0.0)
+    pool.submit("one more", endless).cancel()
+    assert all(job.cancelled and job.abandoned for job in started)
 
 
 def test_looking_keeps_a_job_alive(pool, monkeypatch):
