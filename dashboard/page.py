@@ -20,6 +20,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard import warm_up
+from dashboard.jobs import JobsFull
 from pipelines.store import is_server, store_address
 from pipelines.tracker import StoreError
 
@@ -130,7 +131,7 @@ def guarded(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def sentence(error: Exception) -> str:
     """What the page says of an error: its own words where they were written for the reader, else where to look."""
-    if isinstance(error, StoreError) or (isinstance(error, ValueError) and _raised_by_us(error)):
+    if isinstance(error, (StoreError, JobsFull)) or (isinstance(error, ValueError) and _raised_by_us(error)):
         text = str(error)
         return plain(text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else "."))
     return (
