@@ -27,7 +27,6 @@ STYLE = """<style>
 .beliefs .best .label, .beliefs .best .value {font-weight: 600; opacity: 1}
 .beliefs .value {flex: 0 0 3.2rem; text-align: right; opacity: .8; font-variant-numeric: tabular-nums}
 .beliefs .line {font-size: .85rem; line-height: 1.4; margin-top: .4rem; overflow-wrap: anywhere}
-.beliefs .line.wrong {color: #d1495b}
 </style>"""
 
 
@@ -78,7 +77,7 @@ def _card(belief: Belief, names: Sequence[str]) -> str:
     classes = shown_classes(belief.log_prob)
     label = min(7, max(1, 0.6 * max(len(names[k]) for k in classes)))
     bars = "".join(_bar(belief, k, names[k]) for k in classes)
-    wrong = " wrong" * (belief.truth not in (None, belief.best))
+    wrong = " wrong alarm-text" * (belief.truth not in (None, belief.best))
     return (
         f'<div class="belief"><div class="side">{strip([belief.shown])}'
         f'<div class="bars" style="--label: {label:.1f}rem">{bars}</div></div>'

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dashboard import images
+from gdm_core.anomaly import smallest_p
+from gdm_core.anomaly.map_scale import LIT_SHARE
 
 STYLE = """<style>
 .gallery {display: flex; flex-wrap: wrap; gap: .75rem; align-items: stretch}
@@ -24,12 +26,18 @@ STYLE = """<style>
 .gallery figcaption, .gallery .line {font-size: .8rem; line-height: 1.35; overflow: hidden; text-overflow: ellipsis;
   white-space: nowrap; opacity: .8}
 .gallery .name {font-weight: 600; opacity: 1}
-.gallery .flag {color: #d1495b; font-weight: 600; opacity: 1}
+.gallery .flag {font-weight: 600; opacity: 1}
+.alarm-text {color: color-mix(in srgb, #d1495b 75%, currentcolor)}  /* red that can be read on bright and dark pages */
+.gallery .still {display: none}
 .gallery .legend {display: flex; gap: .5rem; align-items: center; font-size: .8rem; opacity: .85; flex-wrap: wrap}
 .gallery .scale {white-space: nowrap; display: flex; gap: .4rem; align-items: center}
 .gallery .bar {width: 9rem; height: .7rem; border-radius: .2rem; display: inline-block}
 .gallery .dark {width: 1.4rem; height: .7rem; border-radius: .2rem; background: #000; display: inline-block;
   border: 1px solid rgba(128,128,128,.5)}
+@media (prefers-reduced-motion: reduce) {
+  .gallery .moving {display: none}
+  .gallery .still {display: block}
+}
 @media (max-width: 640px) {  /* a telephone: two cards side by side, their pictures as small as that makes them */
   .gallery .card {box-sizing: border-box; width: calc(50% - .375rem)}
   .gallery .card .pictures {flex-wrap: nowrap}
@@ -41,13 +49,17 @@ STYLE = """<style>
 
 @dataclass(frozen=True)
 class Shown:
-    """One image: its bytes, what it is (for those who cannot see it too), and how wide it is shown."""
+    """One image: its bytes, what it is (for those who cannot see it too), and how wide it is shown.
+
+    One that moves has a `still` (PNG) for those who asked their system for less motion.
+    """
 
     png: bytes
     description: str
     width: int
     caption: str = ""
     kind: str = "image/png"
+    still: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -77,13 +89,16 @@ def row(pictures: Sequence[Shown], first: Shown | None = None, last: Shown | Non
     return f'{STYLE}<div class="gallery row">{ends[0]}{"".join(map(_picture, pictures))}{ends[1]}</div>'
 
 
-def map_legend() -> str:
-    """What the colours of a heat map mean."""
+def map_legend(calibration_images: int) -> str:
+    """What the colours of a heat map mean, whose scale was fitted on so many normal images."""
     gradient = images.legend_gradient()
+    if smallest_p(calibration_images) > LIT_SHARE:  # too few for a threshold at each place
+        dark = f"the strangest place of all {calibration_images} normal images the model was calibrated with"
+    else:
+        dark = f"{1 - LIT_SHARE:.0%} of normal images at this place"
     return (
-        f'{STYLE}<div class="gallery"><div class="legend"><span class="dark"></span> not lit: no stranger than 99 % of '
-        f'normal images at this place <span class="bar" style="background: {gradient}"></span> lit, up to twice the '
-        "threshold and more</div></div>"
+        f'{STYLE}<div class="gallery"><div class="legend"><span class="dark"></span> not lit: no stranger than {dark} '
+        f'<span class="bar" style="background: {gradient}"></span> lit, up to twice the threshold and more</div></div>'
     )
 
 
@@ -99,7 +114,7 @@ def weight_legend(gradient: str, limit: float, beyond: float) -> str:
 
 def _card(card: Card) -> str:
     width = max(96, sum(picture.width for picture in card.pictures) + 6 * (len(card.pictures) - 1))
-    verdict = f'<div class="line{" flag" * card.flagged}">{_verdict(card)}</div>' if card.verdict else ""
+    verdict = f'<div class="line{" flag alarm-text" * card.flagged}">{_verdict(card)}</div>' if card.verdict else ""
     lines = "".join(f'<div class="line">{html.escape(line)}</div>' for line in card.lines)
     name = html.escape(card.name)
     heading = f'<div class="line name" title="{name}">{name}</div>' if name else ""
@@ -115,8 +130,15 @@ def _verdict(card: Card) -> str:
 
 def _picture(shown: Shown, place: str = "") -> str:
     caption = f"<figcaption>{html.escape(shown.caption)}</figcaption>" if shown.caption else ""
-    address = images.data_address(shown.png, shown.kind)
+    if shown.still:
+        pictures = _img(shown, shown.png, shown.kind, "moving") + _img(shown, shown.still, "image/png", "still")
+    else:
+        pictures = _img(shown, shown.png, shown.kind)
+    return f'<figure class="{place}" style="max-width: {shown.width}px">{pictures}{caption}</figure>'
+
+
+def _img(shown: Shown, content: bytes, kind: str, role: str = "") -> str:
     return (
-        f'<figure class="{place}" style="max-width: {shown.width}px"><img src="{address}" '
-        f'alt="{html.escape(shown.description)}" width="{shown.width}">{caption}</figure>'
+        f'<img class="{role}" src="{images.data_address(content, kind)}" alt="{html.escape(shown.description)}" '
+        f'width="{shown.width}">'
     )

@@ -158,7 +158,7 @@ def sharp_edges(page) -> None:
 
 def test_a_brushed_image_is_completed(page):
     open_page(page, "Completion")
-    completions = page.locator("img[alt$='by digits-nade/1']")
+    completions = page.locator("img.moving[alt$='by digits-nade/1']")
     completions.nth(7).wait_for()
     settled(page)
     before = completions.first.get_attribute("src")

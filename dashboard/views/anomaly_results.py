@@ -115,7 +115,7 @@ def _map_words(brightness: Tensor) -> str:
 def _map_note(one: Judged, heat_map: str | None) -> None:
     model, method = one.model.stored.model, one.model.heat_map(heat_map)
     if method is not None:
-        st.html(map_legend())
+        st.html(map_legend(one.model.calibration.count))
         st.caption(f"Left: as the model sees it. Right: {plain(method.label_for(model))}, on one scale for the whole "
                    f"data set. {plain(method.description_for(model))}")  # fmt: skip
     elif map_for(model) is None:

@@ -90,9 +90,10 @@ def shown(image: Tensor, description: str, caption: str = "", log_prob: float | 
     width = image.shape[-1] * images.enlargement(*image.shape[-2:], SIDE)
     words = [caption] * bool(caption) + ([] if log_prob is None else [f"{log_prob:.2f}"])
     moments = image.reshape(-1, *image.shape[-3:])
-    moves = len(moments) > 1
-    content = images.film(moments, FILM_SECONDS) if moves else images.image_png(moments[0], SIDE)
-    return Shown(content, description, width, ": ".join(words))
+    still = images.image_png(moments[-1], SIDE)
+    if len(moments) == 1:
+        return Shown(still, description, width, ": ".join(words))
+    return Shown(images.film(moments, FILM_SECONDS), description, width, ": ".join(words), still=still)
 
 
 def _download(x: Tensor, known: Tensor, mean: Tensor, completions: Tensor) -> bytes:
