@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -25,6 +26,12 @@ def store_folder() -> Path:
 def checkpoint_folder(run_id: str, offline: Path | None = None) -> Path:
     """The folder of a run's checkpoint: in the store's folder, or in the offline run's own."""
     return (offline / run_id if offline else store_folder() / "checkpoints" / run_id) / ("state" if offline else "")
+
+
+def resume_command(run_id: str, offline: Path | None = None) -> str:
+    """What takes a run up again from its checkpoint, as a user types it."""
+    place = f" --offline {shlex.quote(str(offline))}" if offline else ""
+    return f"python -m pipelines train --resume {run_id}{place}"
 
 
 class Checkpoint:

@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from pipelines.typed import key_values, parse_temperatures, refuse_beside_resume
+
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Train deep generative models, track every run, register and promote what comes out.",
@@ -20,6 +22,7 @@ app = typer.Typer(
 Offline = Annotated[
     Path | None, typer.Option(help="Write the run to this folder instead of the store; take it in later by `import`.")
 ]
+LAST_PORT = 65_436  # a hundred from it are tried
 Seconds = Annotated[float, typer.Option(help="Save a checkpoint about every so many seconds.", min=0.0)]
 
 
@@ -36,6 +39,7 @@ def main() -> None:
 
 @app.command()
 def train(
+    context: typer.Context,
     model: Annotated[str | None, typer.Argument(help="One of `python -m pipelines models`.")] = None,
     arguments: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="The model's own arguments, as channels=32.")
@@ -67,6 +71,7 @@ def train(
     if resume is not None:
         from pipelines.training_run import resume_run
 
+        refuse_beside_resume(context)
         _finish(lambda **watching: resume_run(resume, offline=offline, **watching), checkpoint_seconds)
         return
     if model is None:
@@ -75,7 +80,7 @@ def train(
     from pipelines.training_run import start_run
 
     configuration, data = resolve(
-        model, dataset, arguments=_key_values(arguments or []), size=size, channels=channels, treatment=treatment,
+        model, dataset, arguments=key_values(arguments or []), size=size, channels=channels, treatment=treatment,
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed, device=device,
         precision=precision, threads=threads,
     )  # fmt: skip
@@ -87,16 +92,14 @@ def train(
 @app.command()
 def rerun(
     run_id: Annotated[str, typer.Argument(help="A run of the store.")],
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. Default: the run's.")] = None,
     offline: Offline = None,
     checkpoint_seconds: Seconds = 10.0,
 ) -> None:
     """Repeat a run from what it logged: same data, arguments, seed and threads."""
-    from pipelines.configuration import RunConfiguration
-    from pipelines.run_reader import read_file
-    from pipelines.training_run import start_run
+    from pipelines.training_run import repeat_run
 
-    configuration = RunConfiguration.from_json(read_file(run_id, "configuration.json").decode())
-    _finish(lambda **watching: start_run(configuration, offline=offline, **watching), checkpoint_seconds)
+    _finish(lambda **watching: repeat_run(run_id, device, offline=offline, **watching), checkpoint_seconds)
 
 
 @app.command()
@@ -115,7 +118,7 @@ def evaluate(
     from pipelines.report import likelihood_report
 
     uri = uri if uri.startswith("models:/") else f"models:/{uri}@latest"
-    report = likelihood_report(uri, split, k, None if temperatures is None else _temperatures(temperatures))
+    report = likelihood_report(uri, split, k, None if temperatures is None else parse_temperatures(temperatures))
     typer.echo(json.dumps(report, indent=1) if as_json else "\n".join(f"{key:>20}  {v}" for key, v in report.items()))
 
 
@@ -130,7 +133,7 @@ def partition(
     from pipelines.partition_report import partition_report
 
     uri = uri if uri.startswith("models:/") else f"models:/{uri}@latest"
-    typer.echo("\n".join(partition_report(uri, _temperatures(temperatures), chains, images)))
+    typer.echo("\n".join(partition_report(uri, parse_temperatures(temperatures), chains, images)))
 
 
 @app.command("list")
@@ -189,8 +192,10 @@ def starter() -> None:
 @app.command()
 def serve(
     train_starter: Annotated[bool, typer.Option("--starter/--no-starter", help="Train the starter set too.")] = True,
-    mlflow_port: Annotated[int, typer.Option(help="First port to try for MLflow.")] = 5000,
-    dashboard_port: Annotated[int, typer.Option(help="First port to try for the dashboard.")] = 8501,
+    mlflow_port: Annotated[int, typer.Option(help="First port to try for MLflow.", min=1, max=LAST_PORT)] = 5000,
+    dashboard_port: Annotated[
+        int, typer.Option(help="First port to try for the dashboard.", min=1, max=LAST_PORT)
+    ] = 8501,
 ) -> None:
     """MLflow's server, the dashboard, and the starter set, until Ctrl-C. `make run` calls this."""
     from pipelines.serve import serve as run_services
@@ -207,20 +212,6 @@ def _is_the_users(error: Exception) -> bool:
     return isinstance(error, (ValueError, StorageError, DivergenceError, StoreError))
 
 
-def _temperatures(text: str) -> int | str:
-    """A number, or `standard` for the 14,501 of Salakhutdinov and Murray."""
-    if text != "standard" and not text.isdecimal():
-        raise ValueError(f"--temperatures must be a number or standard, got {text!r}")
-    return text if text == "standard" else int(text)
-
-
-def _key_values(pairs: list[str]) -> dict[str, str]:
-    wrong = [pair for pair in pairs if "=" not in pair]
-    if wrong:
-        raise ValueError(f"{wrong[0]!r} is no key=value: a model's own arguments are written as channels=32")
-    return dict(pair.split("=", 1) for pair in pairs)
-
-
 def _finish(run: object, checkpoint_seconds: float) -> None:
     """Run with a progress bar, then say what came out."""
     from pipelines.interruption import end_like_ctrl_c
@@ -232,6 +223,6 @@ def _finish(run: object, checkpoint_seconds: float) -> None:
         with ProgressBar() as bar:
             result = run(checkpoint_seconds=checkpoint_seconds, watch=bar, announce=bar.announce)  # type: ignore[operator]
     except KeyboardInterrupt:  # here, because Typer would end the program without a word
-        typer.secho("stopped; `train --resume RUN_ID` goes on from the last checkpoint", err=True)
+        typer.secho("stopped", err=True)
         raise typer.Exit(130) from None
     typer.echo(result_report(result))

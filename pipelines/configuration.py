@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from gdm_core.contract import TrainingConfig
-from gdm_core.data import ImageDataset, Treatment, load_dataset, treatment_for
+from gdm_core.data import ImageDataset, Treatment, load_dataset, load_recorded, treatment_for
 from gdm_core.data.treatments import TREATMENTS
 from gdm_core.registry import argument_defaults, build_model, check_arguments, model_class, pixel_kinds
 
@@ -39,9 +39,15 @@ class RunConfiguration:
     def from_json(text: str) -> RunConfiguration:
         """The configuration `to_json` wrote; ValueError where it is none."""
         try:
-            return RunConfiguration(**json.loads(text))
+            configuration = RunConfiguration(**json.loads(text))
+            TrainingConfig(**configuration.training)
         except (TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"this is not the configuration of a run: {error}") from None
+        return configuration
+
+    def on(self, device: str) -> RunConfiguration:
+        """The same on another device; ValueError where it is not here."""
+        return dataclasses.replace(self, training={**self.training, "device": _device(device)})
 
     def parameters(self) -> dict[str, Any]:
         """As a run's parameters: one level deep."""
@@ -82,9 +88,16 @@ def resolve(
     return RunConfiguration(model, specification, chosen.to_dict(), resolved, dataclasses.asdict(config)), data
 
 
-def reload(configuration: RunConfiguration) -> ImageDataset:
-    """The data set of a configuration."""
-    return load_dataset(**configuration.dataset)
+def reload(configuration: RunConfiguration, digest: str | None = None) -> ImageDataset:
+    """The data set of a configuration; DataError where its images are no longer those of the digest."""
+    return load_recorded(configuration.dataset, digest)
+
+
+def check_device(configuration: RunConfiguration) -> None:
+    """Raise ValueError where a run that was made on a GPU is to go on, or to be repeated, on a machine without one."""
+    if configuration.config.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("the run was made on a GPU, and torch sees none here: "
+                         "`python -m pipelines rerun RUN_ID --device cpu` repeats it on the processor")  # fmt: skip
 
 
 def treatment_of(configuration: RunConfiguration) -> Treatment:

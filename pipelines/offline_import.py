@@ -49,7 +49,7 @@ def import_directory(directory: Path | str) -> ImportReport:
     for folder in folders:
         try:
             _import_run(folder, report)
-        except StoreError as error:
+        except (StoreError, ValueError, OverflowError) as error:
             client()  # a store that is down ends the import
             report.problems.append(f"{folder} was left out: {error}")
     return report
@@ -72,11 +72,11 @@ def _import_run(folder: Path, report: ImportReport) -> None:
         return
     tracker = _open_run(events[0], offline_id, found)
     status, ended = _replay(events, folder, tracker, report)
-    tracker.set_tags({DIGEST_TAG: digest})
     tracker.finish(status, ended)
-    report.imported[offline_id] = tracker.run_id
     if offline_id in report.versions:
         promote_if_better(*report.versions[offline_id])
+    tracker.set_tags({DIGEST_TAG: digest})
+    report.imported[offline_id] = tracker.run_id
 
 
 def _open_run(start: dict[str, Any], offline_id: str, run_id: str | None) -> MlflowTracker:
@@ -97,7 +97,7 @@ def _replay(
                 status = event["status"] if event["status"] in ("FINISHED", "FAILED", "KILLED") else "KILLED"
             else:
                 _log(event, folder, tracker, report)
-        except (OSError, StorageError, StoreError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, OverflowError, StoreError, Image.DecompressionBombError) as error:
             client()  # a store that is down ends the import
             report.problems.append(f"{folder}: {event['event']} was left out: {error}")
     return status, events[-1]["time"]
@@ -122,7 +122,7 @@ def _log(event: dict[str, Any], folder: Path, tracker: MlflowTracker, report: Im
         case "register":
             version = tracker.register(_inside(folder, event["file"]), event["name"], event["tags"])
             report.versions[folder.name] = (event["name"], version)
-        case "alias" if folder.name in report.versions:
+        case "alias" if report.versions.get(folder.name, ("",))[0] == event["name"]:  # of its own model, no other's
             tracker.set_alias(event["name"], event["alias"], report.versions[folder.name][1])
 
 

@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 def partition_report(uri: str, temperatures: int | str, chains: int, images: int) -> list[str]:
     """A registered model annealed now, a line for each number; images are the first of the validation split."""
-    from gdm_core.data import evaluation_images, load_dataset
+    from gdm_core.data import evaluation_images, load_recorded
     from gdm_core.likelihoods import annealing_report
     from pipelines.registry_reader import load_registered
 
     stored = load_registered(uri)
-    dataset = load_dataset(**stored.card.dataset["specification"])
+    dataset = load_recorded(stored.card.dataset.get("specification"), stored.card.dataset.get("digest"))
     seen = evaluation_images(dataset.splits["validation"], stored.treatment)[:images]
     return lines_of(annealing_report(stored.model, seen, temperatures, chains), uri, dataset.name)
 

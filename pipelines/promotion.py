@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gdm_core.storage import StorageError
 from pipelines.registered_model import set_alias
 from pipelines.registry_reader import ModelVersion, get_version, list_versions
 from pipelines.run_reader import per_image_likelihood
@@ -48,7 +49,10 @@ def decide(new: ModelVersion, present: ModelVersion | None) -> Decision:
     differing = [word for word, field in COMPARED.items() if getattr(new, field) != getattr(present, field)]
     if differing:
         return Decision(False, f"not comparable with champion {present.version}: {', '.join(differing)} differ")
-    kept = [per_image_likelihood(version.run_id) for version in (new, present)]
+    try:
+        kept = [per_image_likelihood(version.run_id) for version in (new, present)]
+    except StorageError as error:
+        return Decision(False, f"not comparable with champion {present.version}: {error}")
     if any("validation" not in values for values in kept):
         return Decision(False, f"not comparable with champion {present.version}: per-image values are missing")
     values, old = (torch.as_tensor(values["validation"]) for values in kept)

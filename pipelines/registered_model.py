@@ -54,7 +54,7 @@ def register_folder(store: MlflowClient, run_id: str, directory: Path, name: str
     Raises StorageError where the folder is no model, StoreError where the store refuses.
     """
     card = load_model(directory).card  # what cannot be loaded is not registered
-    tags = {**_card_tags(card), **tags}
+    tags = {**tags, **_card_tags(card)}  # what the checked card says counts
     with store_errors():
         return _version_of_run(store, name, run_id) or _new_version(store, run_id, directory, card, name, tags)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from collections.abc import Iterable
@@ -16,7 +15,7 @@ import numpy
 
 from gdm_core.tensor_files import StorageError, read_header, read_tensors
 from pipelines.run_writer import IMAGE_NAME
-from pipelines.store import ARTIFACT_SCHEME, client, is_server, store_address, store_errors, store_exists
+from pipelines.store import ARTIFACT_SCHEME, client, is_server, store_address, store_errors, store_exists, ui_address
 from pipelines.tracker import StoreError
 
 LIKELIHOOD_FILE = "likelihood.safetensors"
@@ -175,10 +174,8 @@ def model_link(name: str, version: str | None = None) -> str | None:
 
 
 def _ui(page: str) -> str | None:
-    """The UI's address: GDM_MLFLOW_UI, else the store where that is a server."""
-    store = store_address()
-    base = os.environ.get("GDM_MLFLOW_UI") or (store if is_server(store) else None)
-    return f"{base.rstrip('/')}/#/{page}" if base else None
+    address = ui_address()
+    return f"{address}/#/{page}" if address else None
 
 
 @lru_cache(maxsize=1000)

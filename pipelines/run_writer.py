@@ -124,6 +124,8 @@ class MlflowTracker:
         """The experiment of a data set. Its artifacts have an address without a place in it (see artifact_store)."""
         from mlflow.exceptions import MlflowException
 
+        if re.search(r"[/\\]", name) or name in ("", ".", ".."):
+            raise StoreError(f"no experiment can be called {name!r}: its files would climb out of the store's folder")
         found = self.client.get_experiment_by_name(name)
         if found is None:
             try:

@@ -64,6 +64,8 @@ def serve(train_starter: bool, mlflow_port: int, dashboard_port: int) -> int:
 def _serve(services: list[Service], train_starter: bool, mlflow_port: int, dashboard_port: int) -> int:
     address = store_address()
     own_server = not is_server(address)
+    if own_server:
+        address = f"sqlite:///{sqlite_path(address)}"  # absolute: the services run in the project's folder
     port = free_port(mlflow_port, "MLflow") if own_server else None
     ui = f"http://{HOST}:{port}" if own_server else address
     shown_at = free_port(dashboard_port, "dashboard", (port,))

@@ -45,6 +45,13 @@ def store_address() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{PROJECT_ROOT / 'mlruns' / 'mlflow.db'}"
 
 
+def ui_address() -> str | None:
+    """MLflow's own pages: GDM_MLFLOW_UI, else the store where it is a server; without a password, for it is shown."""
+    store = store_address()
+    address = os.environ.get("GDM_MLFLOW_UI") or (store if is_server(store) else None)
+    return shown_address(address).rstrip("/") if address else None
+
+
 def is_server(address: str) -> bool:
     return address.startswith(("http://", "https://"))
 
@@ -89,10 +96,10 @@ def check_server(address: str) -> None:
     try:
         answer = requests.get(f"{address.rstrip('/')}/health", timeout=SERVER_SECONDS)
     except requests.RequestException:
-        what = f"the MLflow server at {_shown(address)} does not answer"
+        what = f"the MLflow server at {shown_address(address)} does not answer"
         raise StoreError(f"{what}: start it, or set MLFLOW_TRACKING_URI to another store") from None
     if answer.status_code >= 500:
-        raise StoreError(f"the MLflow server at {_shown(address)} fails ({answer.status_code}): look at its log")
+        raise StoreError(f"the MLflow server at {shown_address(address)} fails ({answer.status_code}): look at its log")
     _seen[address] = time.monotonic()
 
 
@@ -120,8 +127,10 @@ def store_errors(address: str | None = None) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, requests.RequestException, OSError) as error:
         _seen.pop(address, None)
+        if is_server(address):
+            check_server(address)  # one that is down is named as such
         first_line = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
-        raise StoreError(f"the store {_shown(address)} refused: {first_line}") from error
+        raise StoreError(f"the store {shown_address(address)} refused: {first_line}") from error
 
 
 def _prepared_client(address: str) -> MlflowClient:
@@ -164,7 +173,7 @@ def _sqlite_sentence(path: Path, reason: str) -> str:
     return f"the store {path} cannot be read ({reason}): restore it from a copy, or move it away to start afresh"
 
 
-def _shown(address: str) -> str:
-    """The address without a password in it."""
+def shown_address(address: str) -> str:
+    """The address without a user's name and password in it."""
     scheme, separator, rest = address.partition("://")
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"

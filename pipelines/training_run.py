@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,13 @@ import torch
 
 from gdm_core.contract import DivergenceError, GenerativeModel
 from gdm_core.data import ImageDataset, Treatment
-from gdm_core.health import worst
 from gdm_core.registry import build_model
-from gdm_core.storage import save_model
 from pipelines import evaluation
-from pipelines.checkpoints import Checkpoint, checkpoint_folder
-from pipelines.configuration import RunConfiguration, reload, treatment_of
-from pipelines.registered_model import model_name
+from pipelines.checkpoints import Checkpoint, checkpoint_folder, resume_command
+from pipelines.configuration import RunConfiguration, check_device, reload, treatment_of
 from pipelines.rollback import Watcher, train_going_back
-from pipelines.tracker import OFFLINE_VERSION, Tracker
+from pipelines.run_outcome import log_evaluation, promote, register, weights_digest
+from pipelines.tracker import StoreError, Tracker
 
 
 @dataclass(frozen=True)
@@ -45,11 +43,25 @@ def start_run(
     checkpoint_seconds: float = 10.0, watch: Watcher | None = None, announce: Callable[[str], None] = print,
 ) -> RunResult:  # fmt: skip
     """Train a new run to its end. `watch` sees every step; `offline` writes to a folder instead of the store."""
+    check_device(configuration)
     dataset = dataset or reload(configuration)
     tracker = open_tracker(configuration, dataset, offline)
     checkpoint = Checkpoint(checkpoint_folder(tracker.run_id, offline), checkpoint_seconds)
     announce(f"run {tracker.run_id}")
-    return _guarded(configuration, dataset, tracker, checkpoint, watch, announce)
+    go_on = resume_command(tracker.run_id, offline)
+    return _guarded(configuration, dataset, tracker, checkpoint, watch, announce, go_on)
+
+
+def repeat_run(run_id: str, device: str | None = None, **options: Any) -> RunResult:
+    """A new run of what another one was asked for, on the same images; `options` are those of `start_run`.
+
+    Raises DataError where the images have changed since, ValueError where the device is not here.
+    """
+    from pipelines.run_reader import get_run, read_file
+
+    configuration = RunConfiguration.from_json(read_file(run_id, "configuration.json").decode())
+    configuration = configuration if device is None else configuration.on(device)
+    return start_run(configuration, reload(configuration, get_run(run_id).tags.get("gdm.dataset_digest")), **options)
 
 
 def resume_run(
@@ -59,10 +71,11 @@ def resume_run(
     """Go on with a run that was killed or failed, from its last checkpoint, as if it had never stopped."""
     checkpoint = Checkpoint(checkpoint_folder(run_id, offline), checkpoint_seconds)
     configuration = RunConfiguration.from_json(checkpoint.configuration())
+    check_device(configuration)
     dataset = reload(configuration)
     tracker = open_tracker(configuration, dataset, offline, run_id)
     announce(f"resuming run {run_id}")
-    return _guarded(configuration, dataset, tracker, checkpoint, watch, announce)
+    return _guarded(configuration, dataset, tracker, checkpoint, watch, announce, resume_command(run_id, offline))
 
 
 def open_tracker(
@@ -90,21 +103,35 @@ def open_tracker(
 
 def _guarded(
     configuration: RunConfiguration, dataset: ImageDataset, tracker: Tracker, checkpoint: Checkpoint,
-    watch: Watcher | None, announce: Callable[[str], None],
+    watch: Watcher | None, announce: Callable[[str], None], go_on: str,
 ) -> RunResult:  # fmt: skip
     """Run to the end; whatever stops it marks the run and is raised again."""
     try:
         checkpoint.begin(configuration.to_json())
         result = _run(configuration, dataset, tracker, checkpoint, watch, announce)
     except KeyboardInterrupt:
-        tracker.finish("KILLED")
+        announce(f"`{go_on}` goes on from the last checkpoint")
+        with _marking(announce):
+            tracker.finish("KILLED")
         raise
     except Exception as error:
-        _log_failure(tracker, error)
+        if isinstance(error, StoreError):
+            announce(f"`{go_on}` goes on from the last checkpoint")
+        with _marking(announce):
+            _log_failure(tracker, error)
         raise
     tracker.finish("FINISHED")
     checkpoint.remove()
     return result
+
+
+@contextlib.contextmanager
+def _marking(announce: Callable[[str], None]) -> Iterator[None]:
+    """While a run is told what stopped it: a store that does not take that either must not hide it."""
+    try:
+        yield
+    except StoreError as refused:
+        announce(f"the run stays marked as running: {refused}")
 
 
 def _log_failure(tracker: Tracker, error: Exception) -> None:
@@ -138,9 +165,9 @@ def _run(
         "training_seconds": seconds,
         "epochs": config.epochs,
     }
-    _log_evaluation(tracker, evaluated, facts, digest)
-    name, version = _register(model, dataset, treatment, evaluated, tracker)
-    promoted, decision = _promote(name, version)
+    log_evaluation(tracker, evaluated, facts, digest)
+    name, version = register(model, dataset, treatment, evaluated, tracker)
+    promoted, decision = promote(name, version)
     return RunResult(tracker.run_id, name, version, evaluated, promoted, decision, digest, seconds)
 
 
@@ -152,15 +179,6 @@ def _load_state(checkpoint: Checkpoint, dataset: ImageDataset) -> dict[str, Any]
             f"{dataset.digest}): put the old files back, or start a new run"
         )
     return state
-
-
-def weights_digest(model: GenerativeModel) -> str:
-    """sha256 over names and bytes of all weights: equal digests, equal models."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
-    return digest.hexdigest()
 
 
 def _tags(model: GenerativeModel, dataset: ImageDataset, treatment: Treatment) -> dict[str, str]:
@@ -175,47 +193,3 @@ def _tags(model: GenerativeModel, dataset: ImageDataset, treatment: Treatment) -
         "gdm.source": "live",
         "gdm.started": str(int(time.time())),
     }
-
-
-def _log_evaluation(
-    tracker: Tracker, evaluated: evaluation.Evaluation, facts: dict[str, float], digest: str
-) -> None:
-    health = worst(evaluated.health)
-    tracker.set_tags({"gdm.likelihood_kind": evaluated.kind, "gdm.weights_digest": digest, "gdm.health": health})
-    final = {**evaluation.final_metrics(evaluated), **facts}
-    tracker.log_metrics(final, step=int(facts["epochs"]))
-    tracker.log_json(evaluation.evaluation_record(evaluated, facts), "evaluation.json")
-    if evaluated.kind != "none":
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "likelihood.safetensors"
-            evaluation.write_per_image(evaluated, path)
-            tracker.log_file(path)
-
-
-def _promote(name: str, version: str) -> tuple[bool, str]:
-    if version == OFFLINE_VERSION:
-        return False, "decided when the run is imported"
-    from pipelines.promotion import promote_if_better
-
-    decision = promote_if_better(name, version)
-    return decision.promoted, decision.reason
-
-
-def _register(
-    model: GenerativeModel, dataset: ImageDataset, treatment: Treatment, evaluated: evaluation.Evaluation,
-    tracker: Tracker,
-) -> tuple[str, str]:  # fmt: skip
-    name = model_name(dataset.name, model.name)
-    about = {
-        "name": dataset.name,
-        "digest": dataset.digest,
-        "levels": dataset.levels,
-        "specification": dataset.specification,
-        "class_names": list(dataset.class_names),
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        save_model(
-            model, folder, dataset=about, treatment=treatment, calibration=evaluated.calibration.to_tensors(),
-            extra={"run_id": tracker.run_id},
-        )  # fmt: skip
-        return name, tracker.register(folder, name, {"gdm.likelihood_kind": evaluated.kind})

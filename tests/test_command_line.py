@@ -7,6 +7,7 @@ import json
 import math
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from pipelines import tracking
 from pipelines.cli import app, main
 from pipelines.configuration import RunConfiguration, resolve
 from pipelines.run_reader import read_file, runs, sample_grids
+from pipelines.training_run import start_run
 
 TINY = ["hidden_units=8", "--epochs", "2", "--threads", "1", "--device", "cpu", "--batch-size", "400"]
 
@@ -107,8 +109,54 @@ def test_a_stopped_run_is_marked_and_says_how_to_go_on(sent: int, monkeypatch: p
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-    assert stopped.exit_code == 130 and "--resume RUN_ID" in stopped.output
-    assert runs()[0].status == "KILLED"
+    killed = runs()[0]
+    assert f"`python -m pipelines train --resume {killed.run_id}` goes on" in stopped.output
+    assert stopped.exit_code == 130 and killed.status == "KILLED"
+
+
+@pytest.mark.parametrize(
+    ("beside", "named"),
+    [
+        (["nade"], "model"),
+        (["nade", "hidden_units=8"], "model, arguments"),
+        (["--epochs", "10"], "--epochs"),
+        (["--seed", "0", "--batch-size", "5"], "--seed, --batch-size"),
+    ],
+)
+def test_what_is_asked_for_beside_resume_is_refused_not_ignored(beside: list[str], named: str, store) -> None:
+    with pytest.raises(ValueError, match="--resume goes on") as refused:
+        call("train", *beside, "--resume", "0" * 32)
+    assert f"leave out {named}," in str(refused.value)
+    with pytest.raises(ValueError, match="nothing to resume"):
+        call("train", "--resume", "0" * 32, "--checkpoint-seconds", "5")
+
+
+def test_a_run_is_repeated_on_its_own_images_and_on_a_device_that_is_here(
+    trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = len(runs())
+    again = call("rerun", trained, "--device", "cpu")
+    assert "registered digits-nade" in again.stdout and len(runs()) == before + 1
+    assert runs()[0].params == tracking.get_run(trained).params
+    assert runs()[0].tags["gdm.weights_digest"] == tracking.get_run(trained).tags["gdm.weights_digest"]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(ValueError, match="torch sees no GPU here"):
+        call("rerun", trained, "--device", "cuda")
+    on_gpu = RunConfiguration.from_json(read_file(trained, "configuration.json").decode())
+    on_gpu.training["device"] = "cuda"
+    with pytest.raises(ValueError, match="rerun RUN_ID --device cpu"):
+        start_run(on_gpu)
+    run = tracking.get_run(trained)
+    monkeypatch.setattr("pipelines.run_reader.get_run", lambda _: replace(run, tags={"gdm.dataset_digest": "other"}))
+    with pytest.raises(ValueError, match="are not those of the record"):
+        call("rerun", trained)
+    assert len(runs()) == before + 1
+
+
+def test_a_configuration_of_another_time_is_refused_in_a_sentence(trained: str) -> None:
+    text = read_file(trained, "configuration.json").decode().replace('"epochs"', '"rounds"')
+    with pytest.raises(ValueError, match="not the configuration of a run"):
+        RunConfiguration.from_json(text)
 
 
 @pytest.mark.parametrize("model", ["dcgan", "deep_energy"])

@@ -14,7 +14,7 @@ from gdm_core.data import corruptions
 from gdm_core.data.dataset import SPLIT_NAMES, DataError, ImageDataset, Split
 from gdm_core.data.examples import examples
 from gdm_core.data.pictures import grid, to_picture
-from gdm_core.data.sources import data_root, list_datasets, load_dataset
+from gdm_core.data.sources import data_root, list_datasets, load_dataset, load_recorded
 from gdm_core.data.splits import shares, stratified_rows
 
 DIGITS_DIGEST = "bbae7975d3da1f8b"  # every likelihood ever reported on digits is about exactly these bytes
@@ -60,6 +60,26 @@ def test_digits_are_embedded_in_four_stratified_splits(digits: ImageDataset) -> 
 def test_the_specification_repeats_the_load(digits: ImageDataset) -> None:
     assert load_dataset(**digits.specification).digest == digits.digest
     assert load_dataset("digits", seed=1).digest != digits.digest
+
+
+def test_a_recorded_data_set_is_the_one_it_was(digits: ImageDataset) -> None:
+    assert load_recorded(digits.specification, digits.digest).digest == digits.digest
+    with pytest.raises(DataError, match="are not those of the record"):
+        load_recorded({"name": "digits", "seed": 1}, digits.digest)
+
+
+@pytest.mark.parametrize(
+    "record", [None, [], {}, {"seed": 0}, {"name": 3}, {"name": "digits", "seed": "0"}, {"name": "digits", "run": "x"}]
+)
+def test_a_record_that_names_no_data_set_is_refused(record: object) -> None:
+    with pytest.raises(DataError, match="names no data set"):
+        load_recorded(record)
+
+
+def test_nothing_is_downloaded_into_a_folder_that_a_record_names(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=str(tmp_path)):
+        load_recorded({"name": "mnist", "seed": 0, "root": str(tmp_path)})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_all_of_the_digits_are_dealt_and_none_twice(digits: ImageDataset) -> None:

@@ -145,6 +145,75 @@ def test_broken_lines_and_files_are_named_and_the_rest_is_taken_in(store: Path, 
     assert report.versions == {}
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"event": "image", "key": "x", "step": 1, "file": "\0"},
+        {"event": "file", "file": "\ud800", "folder": None},
+        {"event": "metrics", "values": {"large": 10**400}, "step": 1},
+    ],
+)
+def test_what_no_file_system_and_no_number_can_be_is_one_problem(store: Path, tmp_path: Path, event: dict) -> None:  # noqa: F811
+    first, second = offline_run(tmp_path), OfflineTracker(tmp_path / "runs", "digits", "good")
+    second.finish()
+    events = tmp_path / "runs" / first.run_id / "events.jsonl"
+    lines = events.read_text().splitlines()
+    events.write_text("\n".join([*lines[:-1], json.dumps({**event, "time": 1}), lines[-1]]) + "\n")
+    report = import_directory(tmp_path / "runs")
+    assert set(report.imported) == {first.run_id, second.run_id}
+    assert len(report.problems) == 1 and f"{event['event']} was left out" in report.problems[0]
+
+
+def test_a_run_of_an_experiment_that_climbs_is_left_out_and_the_rest_goes_on(store: Path, tmp_path: Path) -> None:  # noqa: F811
+    first, second = offline_run(tmp_path), OfflineTracker(tmp_path / "runs", "digits", "good")
+    second.finish()
+    events = tmp_path / "runs" / first.run_id / "events.jsonl"
+    events.write_text(events.read_text().replace('"experiment": "digits"', '"experiment": "../../climbing"', 1))
+    report = import_directory(tmp_path / "runs")
+    assert set(report.imported) == {second.run_id} and len(report.problems) == 1 and "climb" in report.problems[0]
+    assert {run.experiment for run in tracking.runs()} == {"digits"}
+
+
+def test_an_import_that_could_not_decide_the_champion_decides_it_next_time(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+) -> None:  # fmt: skip
+    offline = offline_run(tmp_path)
+
+    def down(name: str, version: str) -> None:
+        raise StoreError("the store went away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipelines.offline_import.promote_if_better", down)
+        assert "went away" in import_directory(tmp_path / "runs").problems[0]
+    decided: list[tuple[str, str]] = []
+    monkeypatch.setattr("pipelines.offline_import.promote_if_better", lambda *version: decided.append(version))
+    again = import_directory(tmp_path / "runs")
+    assert set(again.imported) == {offline.run_id} and again.problems == []
+    assert decided == [again.versions[offline.run_id]]
+    run_id = again.imported[offline.run_id]
+    assert len([version for version in tracking.list_versions() if version.run_id == run_id]) == 1
+    import_directory(tmp_path / "runs")
+    assert len(decided) == 1
+
+
+def test_an_import_names_aliases_of_its_own_model_only_and_its_card_has_the_last_word(
+    store: Path, tmp_path: Path,  # noqa: F811
+) -> None:  # fmt: skip
+    live = MlflowTracker("digits", "here")
+    live.register(tiny_model(tmp_path / "here"), "digits-other", {})  # version 1 of another model
+    live.finish()
+    offline = OfflineTracker(tmp_path / "runs", "digits", "remote")
+    offline.register(tiny_model(tmp_path / "model"), NAME, {"gdm.dataset_digest": "forged", "note": "kept"})
+    offline.set_alias(NAME, "mine", "1")
+    offline.set_alias("digits-other", "champion", "1")
+    offline.finish()
+    name, number = import_directory(tmp_path / "runs").versions[offline.run_id]
+    version = tracking.get_version(f"models:/{name}/{number}")
+    assert "mine" in version.aliases
+    assert "champion" not in tracking.get_version("models:/digits-other/1").aliases
+    assert version.dataset_digest == "0123456789abcdef" and version.tags["note"] == "kept"
+
+
 def test_a_folder_without_runs_and_a_dead_store_are_named(store: Path, tmp_path: Path) -> None:  # noqa: F811
     with pytest.raises(StoreError, match="no offline runs"):
         import_directory(tmp_path)

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import numpy
 import pytest
 
+from gdm_core.storage import StorageError
 from pipelines import promotion
 from pipelines.registry_reader import LogPartition, ModelVersion
 
@@ -68,3 +69,11 @@ def test_the_first_with_a_likelihood_is_champion_and_missing_values_decide_nothi
     assert not promotion.decide(version(likelihood_kind="none"), None).promoted
     monkeypatch.setattr(promotion, "per_image_likelihood", lambda run_id: {})
     assert "missing" in promotion.decide(version(), PLAIN).reason
+
+    def damaged(run_id: str) -> dict:
+        raise StorageError("likelihood.safetensors is cut short")
+
+    monkeypatch.setattr(promotion, "per_image_likelihood", damaged)
+    assert promotion.decide(version(), PLAIN) == promotion.Decision(
+        False, "not comparable with champion 1: likelihood.safetensors is cut short"
+    )

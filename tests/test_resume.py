@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from gdm_core.training import Progress
 from pipelines import run_reader
 from pipelines.configuration import RunConfiguration, resolve
+from pipelines.run_writer import MlflowTracker
+from pipelines.tracker import StoreError
 from pipelines.training_run import RunResult, resume_run, start_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -102,3 +105,30 @@ def test_killed_in_mid_write_it_goes_on_from_the_checkpoint_before(tmp_path: Pat
     assert (folder / run_id / "state" / "checkpoint.pt.writing").exists()
     result = resume_run(run_id, offline=folder, announce=lambda _: None)
     assert result.weights_digest == uninterrupted("rbm", tmp_path / "whole").weights_digest
+
+
+def test_a_store_that_goes_away_keeps_the_first_error_and_the_checkpoint(
+    tmp_path: Path, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    with monkeypatch.context() as patch:
+
+        def down(self: MlflowTracker, *_: object) -> None:
+            raise StoreError(f"the store is down, call {len(said)}")
+
+        def watch(progress: Progress) -> None:
+            if progress.epoch == 2:
+                for method in ("log_metrics", "log_file", "set_tags", "finish"):
+                    patch.setattr(MlflowTracker, method, down)
+
+        with pytest.raises(StoreError, match="call 1"):  # the second comes of marking the run
+            start_run(configuration("vae"), checkpoint_seconds=0.0, watch=watch, announce=said.append)
+    run_id = said[0].split()[1]
+    assert said[1:] == [
+        f"`python -m pipelines train --resume {run_id}` goes on from the last checkpoint",
+        "the run stays marked as running: the store is down, call 2",
+    ]
+    assert run_reader.get_run(run_id).status == "RUNNING"
+    resumed = resume_run(run_id, announce=lambda _: None)
+    assert resumed.weights_digest == uninterrupted("vae", tmp_path / "whole").weights_digest
+    assert [step for step, _ in run_reader.metric_history(run_id, "train/loss")] == [1, 2, 3, 4]

@@ -20,9 +20,10 @@ from pipelines.configuration import RunConfiguration, reload, resolve, treatment
 from pipelines.offline import OfflineTracker
 from pipelines.report import result_report
 from pipelines.rollback import Watcher, train_going_back
+from pipelines.run_outcome import weights_digest
 from pipelines.run_writer import MlflowTracker
 from pipelines.tracker import Tracker
-from pipelines.training_run import start_run, weights_digest
+from pipelines.training_run import start_run
 from tests.stores import new_store
 
 EPOCHS, STEPS, RATE = 4, 4, 0.01

@@ -65,6 +65,24 @@ def load_dataset(
     return _load_digits(seed, specification)
 
 
+def load_recorded(specification: object, digest: str | None = None, download: bool = True) -> ImageDataset:
+    """The data set that a model's card or a run's configuration names, whose images have this digest where it is given.
+
+    A record may come from elsewhere: a folder that it names as `root` is read, and nothing is downloaded into it.
+    Raises DataError where the record names no data set, its files are not here, or they have changed.
+    """
+    kinds = {"name": str, "root": str, "size": int, "channels": int, "seed": int}
+    if not isinstance(specification, dict) or "name" not in specification or not all(
+        name in kinds and isinstance(value, (kinds[name], type(None))) for name, value in specification.items()
+    ):  # fmt: skip
+        raise DataError(f"the record {str(specification)[:100]} names no data set: train the model again")
+    data = load_dataset(**specification, download=download and "root" not in specification)
+    if digest not in (None, data.digest):
+        raise DataError(f"the images of {data.name} here are not those of the record (digest {digest}, now "
+                        f"{data.digest}): put the old files back, or train again")  # fmt: skip
+    return data
+
+
 def _load_digits(seed: int, specification: dict) -> ImageDataset:
     """The 1,797 handwritten digits of scikit-learn: 8x8, 17 levels, embedded in the package."""
     from sklearn.datasets import load_digits
