@@ -10,8 +10,6 @@ import contextlib
 import functools
 import importlib
 import logging
-import os
-import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +19,7 @@ import streamlit as st
 
 from dashboard import warm_up
 from dashboard.jobs import JobsFull
-from pipelines.store import is_server, store_address
+from pipelines.store import shown_address, store_address, ui_address
 from pipelines.tracker import StoreError
 
 FOLDER = Path(__file__).parent
@@ -164,18 +162,5 @@ def link(name: str, label: str, **query: Any) -> None:
 def store_note() -> None:
     """Where runs and models are kept, and the way into MLflow's own pages."""
     st.caption(f"Runs and models are kept in  \n{plain(shown_address(store_address()))}")
-    if address := mlflow_address():
+    if address := ui_address():
         st.link_button("Open MLflow", address, icon=":material/open_in_new:", width="stretch")
-
-
-def mlflow_address() -> str | None:
-    """MLflow's own UI: GDM_MLFLOW_UI, else the store where that is a server, without a password in it."""
-    store = store_address()
-    address = os.environ.get("GDM_MLFLOW_UI") or (store if is_server(store) else None)
-    return shown_address(address) if address else None
-
-
-def shown_address(address: str) -> str:
-    """A store's address without the password that may stand in it."""
-    parts = urllib.parse.urlsplit(address)
-    return address.replace(f"{parts.username or ''}:{parts.password}@", "") if parts.password else address

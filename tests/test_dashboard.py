@@ -16,14 +16,16 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from dashboard import live, loading, page, pairs, run_pictures, tables
-from dashboard.axes import Axis, by_axis, titles
+from dashboard.axes import Axis, by_axis, groups, titles
 from dashboard.choices import best_of_each, select
 from dashboard.figures.differences import paired_difference
 from dashboard.figures.likelihoods import INTERVAL, MARKS, likelihood_figure
 from dashboard.run_parameters import differing, parameter_table
-from dashboard.views import compare, model, runs
+from dashboard.views import model, runs
 from gdm_core.tensor_files import write_tensors
 from pipelines import tracking
+from pipelines.store import shown_address, ui_address
+from pipelines.tracking import model_link, run_link
 from tests.stores import new_store, tiny_model, using
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -158,7 +160,7 @@ def test_compare_lists_every_model_and_what_trains(filled: Path) -> None:
     table = app.dataframe[0].value
     assert list(table["model"]) == [f"{FIRST}/1", f"{SECOND}/1", "digits-none/1"]  # best first, without a number last
     assert table["log-likelihood"][0] == pytest.approx(VALUES[FIRST].mean())
-    assert "Training now" in words(app) and "Without a likelihood: digits-none/1" in words(app)
+    assert "Training now" in words(app) and "Without a number: digits-none/1" in words(app)
 
 
 def test_compare_filters(filled: Path) -> None:
@@ -286,8 +288,16 @@ def test_names_cannot_become_markup() -> None:
     assert all(f"\\{character}" in shown for character in "<[(:$`_") and "](" not in shown
 
 
-def test_a_password_in_the_address_is_not_shown() -> None:
-    assert page.shown_address("http://ann:secret@host:5000/x") == "http://host:5000/x"
+@pytest.mark.parametrize("who", ["ann:secret@", "token@", ""])
+def test_who_reads_the_store_is_not_shown(who: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor written into tables and their downloads, which carry these links."""
+    assert shown_address(f"http://{who}host:5000/x") == "http://host:5000/x"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://{who}host:5000/x/")
+    monkeypatch.delenv("GDM_MLFLOW_UI", raising=False)
+    assert model_link("digits-nade", "2") == "http://host:5000/x/#/models/digits-nade/versions/2"
+    assert ui_address() == "http://host:5000/x"
+    monkeypatch.setenv("GDM_MLFLOW_UI", f"https://{who}other")
+    assert run_link("1", "abc") == "https://other/#/experiments/1/runs/abc"
 
 
 def test_a_downloaded_number_keeps_its_unit(filled: Path) -> None:
@@ -337,8 +347,10 @@ def test_what_cannot_be_compared_never_shares_an_axis(version: tracking.ModelVer
     assert [len(group) for group in axes.values()] == [1, 1] and len(set(titles(axes).values())) == 2
     with pytest.raises(ValueError, match="cannot share an axis"):
         likelihood_figure(versions, ["a", "b"])
-    assert len(compare._groups(versions, "validation/log_likelihood")) == 2
-    assert len(compare._groups(versions, "images_per_second")) == 1
+    named = dict(zip("ab", versions, strict=True))
+    for metric in ("validation/log_likelihood", "validation/final_log_likelihood", "train/loss"):
+        assert list(groups(named, metric).values()) == [["a"], ["b"]]
+    assert groups(named, "images_per_second") == {"": ["a", "b"]}
 
 
 def test_titles_are_short_where_they_can_be() -> None:
@@ -413,6 +425,7 @@ def test_a_run_that_fell_silent_is_offered_for_resuming(filled: Path, monkeypatc
     heard = loading.last_sign_of_life(record)
     assert record.start <= heard <= datetime.now(UTC)
     monkeypatch.setattr(loading, "last_sign_of_life", lambda _: heard - timedelta(minutes=30))
+    live._last_heard.clear()
     assert f"--resume {record.run_id}" in words(healthy(show("compare")))
 
 

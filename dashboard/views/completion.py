@@ -43,7 +43,7 @@ def render() -> None:
     if not subjects:
         st.info("Choose at least one model.", icon=":material/touch_app:")
         return
-    left, right = st.columns([2, 3], gap="large")
+    left, right = st.columns([2, 3], gap="medium")
     with right:
         picture = one_image.choose_picture(subjects, "completion")
         if picture is None:
