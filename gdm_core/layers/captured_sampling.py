@@ -6,24 +6,23 @@ stood, and the parameters where they stand: what was learnt in place since then 
 its key, and another key means another graph. Only the last graph is kept, since each holds the memory of a batch.
 
 The first batch of a kind is drawn the plain way, which is also the warm-up that recording needs: a batch that is drawn
-once is not worth a graph. The second one is recorded. On a processor nothing of this happens, nor under autocast, whose
-casts of parameters would be recorded as they were.
+once is not worth a graph. The second one is recorded. On a processor nothing of this happens. No step is taken under
+autocast, whose casts of parameters would be recorded as they were.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from gdm_core.layers.raster_sampling import last
+from gdm_core.layers.raster_sampling import Steps, last
 
 Inputs = tuple[Tensor, ...]
-Steps = Callable[..., Iterator[Tensor]]  # temperature, *inputs -> images as they form
 
 
 def draw_images(model: nn.Module, steps: Steps, inputs: Inputs, temperature: float) -> Tensor:
@@ -72,7 +71,7 @@ class CudaGraphs:
         return self.streams[device]
 
     def records(self, device: torch.device) -> bool:
-        return device.type == "cuda" and not torch.is_autocast_enabled("cuda")
+        return device.type == "cuda"
 
     def circumstances(self, device: torch.device) -> tuple:
         """Replays must queue up on one stream, because they share memory; the precision chooses the kernels."""
@@ -88,7 +87,7 @@ class CudaGraphs:
         return images
 
     def record(self, draw: Callable[[], Tensor], device: torch.device) -> tuple[Callable[[], object], Tensor]:
-        """Other threads may go on using the GPU in the meantime."""
+        """Calls of other threads that no graph may hold are not refused meanwhile; whether they do harm is untried."""
         graph, stream = torch.cuda.CUDAGraph(), self._stream(device)
         with torch.cuda.device(device), torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             images = draw()
@@ -130,11 +129,17 @@ class LastGraph:
         key = (*graph_key(model, inputs, temperature), *self.recorder.circumstances(device))
         with self.lock:  # also while warming up: another thread's recording would record it too
             thread = threading.get_ident()
-            if key == self.key and (self.graph is not None or self.warm == thread):
-                self.graph = self.graph or Graph(draw, inputs, self.recorder)
+            if key == self.key and self.graph is not None:
                 return self.graph(inputs)
-            self.key, self.graph, self.warm = key, None, thread
-            return self.recorder.warm_up(lambda: draw(*inputs), device)
+            is_warm = key == self.key and self.warm == thread
+            self.key, self.graph = (), None  # until it has succeeded: after an error everything begins again
+            if is_warm:
+                self.graph = Graph(draw, inputs, self.recorder)
+                images = self.graph(inputs)
+            else:
+                images = self.recorder.warm_up(lambda: draw(*inputs), device)
+            self.key, self.warm = key, thread
+            return images
 
 
 def graph_key(model: nn.Module, inputs: Inputs, temperature: float) -> tuple:

@@ -20,7 +20,7 @@ from torch import Tensor
 from gdm_core.contract import Batch
 from gdm_core.layers.pixel_distribution import log_prob_of_each
 from gdm_core.layers.raster_model import RasterModel, choose
-from gdm_core.layers.raster_sampling import Given, IncrementalNetwork, last, sample_in_raster_order
+from gdm_core.layers.raster_sampling import Given, IncrementalNetwork, last, sample_in_raster_order, without_autocast
 from gdm_core.layers.sampling_arguments import check_conditional, check_labels, draw_uniforms
 
 
@@ -86,6 +86,7 @@ class ClassMixture(RasterModel):
             return uniforms, self._draw_labels(uniforms.new_zeros(n, self.classes), generator)
         return uniforms, self._checked_labels(labels, n)
 
+    @without_autocast
     def steps_from(self, temperature: float, uniforms: Tensor, labels: Tensor) -> Iterator[Tensor]:
         """Yield the images that follow from `draw_inputs`, after every row."""
         network = self.class_incremental(labels)

@@ -21,7 +21,7 @@ from gdm_core.layers.captured_sampling import draw_images
 from gdm_core.layers.orderings import in_order, known_values_come_first, sample_in_orders
 from gdm_core.layers.pixel_distribution import PixelDistribution, log_prob_of_each
 from gdm_core.layers.raster_model import PARTICLES, choose
-from gdm_core.layers.raster_sampling import Given, IncrementalNetwork, last
+from gdm_core.layers.raster_sampling import Given, IncrementalNetwork, last, without_autocast
 from gdm_core.layers.sampling_arguments import check_completion, check_conditional, draw_uniforms
 from gdm_core.layers.value_sequence import in_sequence
 
@@ -95,6 +95,7 @@ class OrderingEnsemble(GenerativeModel):
         uniforms = draw_uniforms(self, n, labels, temperature, generator)
         return uniforms, self.draw_members(uniforms.new_zeros(n, self.number_of_members), generator)
 
+    @without_autocast
     def steps_from(self, temperature: float, uniforms: Tensor, members: Tensor) -> Iterator[Tensor]:
         """Yield the images that follow from `draw_inputs`, as `sample_steps` does."""
         network = self.incremental(len(uniforms), members)
@@ -111,6 +112,7 @@ class OrderingEnsemble(GenerativeModel):
         """Fill in the pixels where `known` (1 or N, 1, H, W) is 0, keeping the others; x is not read there."""
         return last(self.complete_steps(x, known, temperature, generator))
 
+    @without_autocast
     def complete_steps(
         self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Iterator[Tensor]:

@@ -17,7 +17,14 @@ from torch import Tensor
 from gdm_core.contract import Batch, GenerativeModel
 from gdm_core.layers.captured_sampling import draw_images
 from gdm_core.layers.pixel_distribution import PixelDistribution, log_prob_of_each
-from gdm_core.layers.raster_sampling import Given, IncrementalNetwork, as_they_grew, last, sample_in_raster_order
+from gdm_core.layers.raster_sampling import (
+    Given,
+    IncrementalNetwork,
+    as_they_grew,
+    last,
+    sample_in_raster_order,
+    without_autocast,
+)
 from gdm_core.layers.sampling_arguments import (
     check_completion,
     check_conditional,
@@ -78,6 +85,7 @@ class RasterModel(GenerativeModel):
         """All that differs between one batch of n samples and another: here their uniforms (n, C, H, W)."""
         return (draw_uniforms(self, n, labels, temperature, generator),)
 
+    @without_autocast
     def steps_from(self, temperature: float, uniforms: Tensor) -> Iterator[Tensor]:
         """Yield the images that follow from `draw_inputs`, after every row."""
         network = self.incremental(len(uniforms))
@@ -107,6 +115,7 @@ class RasterModel(GenerativeModel):
         """
         yield from self.complete_by(self.completing, x, known, temperature, generator)
 
+    @without_autocast
     def complete_by(
         self, completing: Completing, x: Tensor, known: Tensor, temperature: float, generator: torch.Generator | None,
         pixel_by_pixel: bool = True,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from gdm_core.contract import GenerativeModel
 from gdm_core.layers.pixel_distribution import PixelDistribution
+
+Steps = Callable[..., Iterator[Tensor]]  # a model's method that yields images as they form
 
 
 class IncrementalNetwork(Protocol):
@@ -88,6 +92,25 @@ def _sample_pixel(
             values = given.take(place, values, distribution.log_prob(logits, given.x[place]))
         images[place] = values
         network.write(values, column, colour)
+
+
+def without_autocast(steps: Steps) -> Steps:
+    """The same method, whose work is never done under autocast: caches keep one precision, and noise gives one image.
+
+    Between two steps autocast is what it was: it belongs to the thread, and so to whoever asks for them.
+    """
+
+    @wraps(steps)
+    def taken_without(model: GenerativeModel, *args: object, **kwargs: object) -> Iterator[Tensor]:
+        ahead = steps(model, *args, **kwargs)
+        while True:
+            with torch.autocast(model.device.type, enabled=False):
+                images = next(ahead, None)
+            if images is None:
+                return
+            yield images
+
+    return taken_without
 
 
 def _pixel_first(x: Tensor) -> Tensor:

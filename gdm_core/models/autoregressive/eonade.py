@@ -24,6 +24,7 @@ from gdm_core.contract import Batch, TrainingConfig
 from gdm_core.layers.ordering_ensemble import OrderingEnsemble, complete_in_orders
 from gdm_core.layers.orderings import check_order, random_orders, with_known_first
 from gdm_core.layers.pixel_distribution import distribution_of
+from gdm_core.layers.raster_sampling import without_autocast
 from gdm_core.layers.sampling_arguments import check_completion, draw_uniforms
 from gdm_core.layers.value_sequence import in_images, in_sequence
 from gdm_core.randomness import seeded_generator
@@ -132,6 +133,7 @@ class EoNADE(OrderingEnsemble):
         """Always, of p(unknown | known) in the order that `complete` takes: see there."""
         return True
 
+    @without_autocast
     def complete_steps(
         self, x: Tensor, known: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Iterator[Tensor]:

@@ -29,7 +29,7 @@ from gdm_core.layers.captured_sampling import draw_images
 from gdm_core.layers.image_scale import GivenAtScale, ImageScale
 from gdm_core.layers.pixel_distribution import distribution_of, log_prob_of_each
 from gdm_core.layers.raster_model import PARTICLES, choose
-from gdm_core.layers.raster_sampling import last, sample_in_raster_order
+from gdm_core.layers.raster_sampling import last, sample_in_raster_order, without_autocast
 from gdm_core.layers.sampling_arguments import (
     check_completion,
     check_conditional,
@@ -123,6 +123,7 @@ class MultiscalePixelRNN(GenerativeModel):
         nothing = torch.zeros_like(uniforms)
         yield from self._draw(uniforms, temperature, nothing, nothing[:, :1].bool())
 
+    @without_autocast
     def _draw(
         self,
         uniforms: Tensor,
