@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Callable
 from functools import partial
+from types import FrameType
 
 import pytest
 import torch
@@ -14,6 +17,7 @@ from gdm_core.contract import Batch, GenerativeModel
 from gdm_core.layers.raster_model import choose
 from gdm_core.layers.sampling_arguments import draw_uniforms
 from gdm_core.layers.value_sequence import in_images, in_sequence
+from gdm_core.models.autoregressive.made import MADE
 from gdm_core.randomness import seeded_generator
 from tests.autoregressive_cases import all_images, chi_square, pixels_of, slopes_in_order_of_values
 
@@ -151,6 +155,31 @@ def test_kept_masks_are_those_of_the_member_and_the_precision_asked_for() -> Non
         expected = logits_by_the_paper(model, images, member)
         torch.testing.assert_close(in_sequence(model.logits(images, member)[..., 0]), expected)
     assert model.float().logits(images.float()).dtype == torch.float32
+
+
+def test_masks_are_those_of_the_member_whoever_asks_in_between() -> None:
+    """Before each line of the call another thread may have asked for another member: done here by a tracer."""
+    model = made((1, 2, 3), **VARIANTS["both"])
+    expected = [[mask.clone() for mask in model.connections(member)] for member in range(4)]
+    interrupted = []
+
+    def interrupt(frame: FrameType, event: str, argument: object) -> Callable | None:
+        if frame.f_code is not MADE.connections.__code__:
+            return None
+        if event == "line":
+            interrupted.append(frame.f_lineno)
+            model.connections(3)
+        return interrupt
+
+    before = sys.gettrace()
+    sys.settrace(interrupt)
+    try:
+        found = [model.connections(member) for member in (3, 0, 0, 3, 1)]
+    finally:
+        sys.settrace(before)
+    assert len(set(interrupted)) > 3
+    for masks, member in zip(found, (3, 0, 0, 3, 1), strict=True):
+        assert all(torch.equal(mask, wanted) for mask, wanted in zip(masks, expected[member], strict=True))
 
 
 def test_a_model_that_has_scored_without_gradients_still_learns() -> None:

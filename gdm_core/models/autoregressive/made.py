@@ -108,10 +108,11 @@ class MADE(OrderingEnsemble):
         """
         weight = self.output.weight
         key = (member, weight.dtype, weight.device)
-        if self._kept is None or self._kept[0] != key:
+        kept = self._kept  # read once: another thread may ask for another member at any time
+        if kept is None or kept[0] != key:
             with torch.inference_mode(False):  # kept ones are also learnt through
-                self._kept = key, [mask.to(weight.dtype) for mask in self._masks(member)]
-        return self._kept[1]
+                kept = self._kept = key, [mask.to(weight.dtype) for mask in self._masks(member)]
+        return kept[1]
 
     def _masks(self, member: int) -> list[Tensor]:
         degrees = self.degrees(member)
