@@ -244,6 +244,7 @@ def test_completions_grow_pixel_by_pixel_in_its_order(count):
         ({"channels": 32}, "channels must be a multiple of the 3 colours"),
         ({"layers": 0}, "layers must be at least 1"),
         ({"kind": "row_by_row"}, "row_lstm, diagonal_bilstm"),
+        ({"kernel_size": 1}, "kernel_size must be odd and at least 3, got 1"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

@@ -52,7 +52,7 @@ def receptive_fields(shape: tuple, kernel_size: int, blocks: int) -> dict[tuple,
 
 @pytest.mark.parametrize("position_bias", [False, True])
 @pytest.mark.parametrize(
-    ("shape", "kernel_size", "blocks"), [((1, 6, 9), 3, 2), ((1, 5, 5), 7, 0), ((3, 3, 4), 3, 1), ((2, 4, 3), 1, 2)]
+    ("shape", "kernel_size", "blocks"), [((1, 6, 9), 3, 2), ((1, 5, 5), 7, 0), ((3, 3, 4), 3, 1), ((2, 4, 3), 5, 2)]
 )
 def test_pixel_cnn_sees_exactly_its_receptive_field(shape, kernel_size, blocks, position_bias):
     """With positive parameters no two paths cancel and no ReLU is shut: a slope is zero only where there is no path."""
@@ -93,6 +93,7 @@ def test_pixel_cnn_learns_two_images():
         ({"channels": 2}, "channels must be at least the 3 colours"),
         ({"blocks": -1}, "blocks must be at least 0"),
         ({"kernel_size": 4}, "kernel_size must be odd"),
+        ({"kernel_size": 1}, "kernel_size must be odd and at least 3, got 1"),
         ({"dropout": 1.0}, "dropout must be at least 0"),
         ({"pixels": "levels", "levels": 1}, "levels must be between 2 and 256"),
     ],

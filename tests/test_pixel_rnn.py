@@ -17,6 +17,8 @@ from gdm_core.layers.lstm_step import lstm_step
 from gdm_core.layers.recurrent_network import RecurrentNetwork
 from gdm_core.layers.row_by_row_lstm import RowByRowLSTM
 from gdm_core.layers.row_lstm import RowLSTM
+from gdm_core.models.autoregressive.multiscale_pixel_rnn import MultiscalePixelRNN
+from gdm_core.models.autoregressive.pixel_rnn import PixelRNN
 from gdm_core.registry import build_model
 from gdm_core.training import train
 from tests.autoregressive_cases import Images
@@ -172,7 +174,7 @@ def receptive_fields_of_row_lstm(shape: tuple, kernel_size: int, layers: int) ->
 
 @pytest.mark.parametrize("position_bias", [False, True])
 @pytest.mark.parametrize(
-    ("shape", "kernel_size", "layers"), [((1, 5, 9), 3, 2), ((1, 4, 6), 5, 1), ((3, 3, 5), 3, 1), ((2, 4, 3), 1, 2)]
+    ("shape", "kernel_size", "layers"), [((1, 5, 9), 3, 2), ((1, 4, 6), 5, 1), ((3, 3, 5), 3, 1), ((2, 4, 3), 5, 2)]
 )
 def test_row_lstm_sees_exactly_its_receptive_field(shape, kernel_size, layers, position_bias):
     network = RecurrentNetwork("row_lstm", shape, 1, 6, layers, kernel_size, position_bias)
@@ -258,6 +260,7 @@ def test_half_precision_gives_finite_gradients(kind):
         ({"kind": "row_by_row", "channels": 0}, "channels and layers must be at least 1"),
         ({"layers": 0}, "layers must be at least 1"),
         ({"kernel_size": 4}, "kernel_size must be odd"),
+        ({"kernel_size": 1}, "kernel_size must be odd and at least 3, got 1"),
         ({"kind": "column_lstm"}, "row_by_row, row_lstm, diagonal_bilstm"),
         ({"pixels": "levels", "levels": 1}, "levels must be between 2 and 256"),
     ],
@@ -265,6 +268,12 @@ def test_half_precision_gives_finite_gradients(kind):
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         build_model("pixel_rnn", (3, 4, 4), **arguments)
+
+
+@pytest.mark.parametrize(("model", "kinds"), [(PixelRNN, "row_by_row, row_lstm, "), (MultiscalePixelRNN, "row_lstm, ")])
+def test_so_is_a_kind_without_the_registry(model, kinds):
+    with pytest.raises(ValueError, match=f"kind must be one of {kinds}diagonal_bilstm, got 'column_lstm'"):
+        model((1, 4, 4), kind="column_lstm")
 
 
 def test_colour_groups_are_whole():

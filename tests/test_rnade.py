@@ -238,3 +238,8 @@ def test_half_precision_autocast_leaves_the_sums_in_float32():
 def test_bad_sizes_are_named(name):
     with pytest.raises(ValueError, match=f"{name} must be at least 1"):
         build_model("rnade", PAIR, **{name: 0})
+
+
+def test_so_is_an_activation_without_the_registry():
+    with pytest.raises(ValueError, match="activation must be one of relu, sigmoid, got 'tanh'"):
+        rnade.RNADE(PAIR, activation="tanh")

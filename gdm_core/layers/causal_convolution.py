@@ -30,6 +30,12 @@ def group_bounds(features: int, groups: int) -> list[int]:
     return [features * group // groups for group in range(groups + 1)]
 
 
+def check_kernel_size(size: int, name: str = "kernel_size") -> None:
+    """Raise ValueError for a kernel that has no middle pixel, or no other: after mask A nothing would see the image."""
+    if size < 3 or size % 2 == 0:
+        raise ValueError(f"{name} must be odd and at least 3, got {size}")
+
+
 def fast_layout(x: Tensor) -> Tensor:
     """x (N, C, H, W) with its features next to each other in memory on a processor, whose convolutions of few features
     are 1.6 times as fast then; as it is elsewhere. Layers hand this layout on, so that few of them copy.

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gdm_core.layers.causal_convolution import CausalConvolution, ConvolutionCache, PointwiseCache
+from gdm_core.layers.causal_convolution import CausalConvolution, ConvolutionCache, PointwiseCache, check_kernel_size
 from gdm_core.layers.shifted_convolution import RowCache, ShiftedConvolution
 
 
@@ -87,9 +87,8 @@ class GatedNetwork(nn.Module):
             raise ValueError(f"channels must be a multiple of the {colours} colours of the images, got {channels}")
         if blocks < 0:
             raise ValueError(f"blocks must be at least 0, got {blocks}")
-        for name, size in (("kernel_size", kernel_size), ("first_kernel_size", first_kernel_size)):
-            if size < 3 or size % 2 == 0:
-                raise ValueError(f"{name} must be odd and at least 3, got {size}")
+        check_kernel_size(kernel_size)
+        check_kernel_size(first_kernel_size, "first_kernel_size")
         self.colours = colours
         self.layers = nn.ModuleList([
             GatedLayer(colours, channels, first_kernel_size, True, colours, classes),

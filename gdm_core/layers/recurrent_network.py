@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gdm_core.layers.causal_convolution import CausalConvolution, ConvolutionCache, PointwiseCache
+from gdm_core.layers.causal_convolution import CausalConvolution, ConvolutionCache, PointwiseCache, check_kernel_size
 from gdm_core.layers.diagonal_bilstm import DiagonalBiLSTM
 from gdm_core.layers.row_lstm import RowLSTM
 
@@ -64,6 +64,9 @@ class RecurrentNetwork(nn.Module):
         super().__init__()
         if layers < 1:
             raise ValueError(f"layers must be at least 1, got {layers}")
+        if kind not in LSTMS:
+            raise ValueError(f"kind must be one of {', '.join(LSTMS)}, got {kind!r}")
+        check_kernel_size(kernel_size)
         colours, height, self.width = data_shape
         self.margin = 1 if kind == "diagonal_bilstm" else 0
         self.first = CausalConvolution(colours, 2 * channels, kernel_size, "A", colours)

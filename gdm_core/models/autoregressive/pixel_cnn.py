@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gdm_core.contract import TrainingConfig
-from gdm_core.layers.causal_convolution import CausalConvolution, ConvolutionCache, PointwiseCache
+from gdm_core.layers.causal_convolution import CausalConvolution, ConvolutionCache, PointwiseCache, check_kernel_size
 from gdm_core.layers.pixel_distribution import distribution_of
 from gdm_core.layers.raster_model import RasterModel
 from gdm_core.registry import register
@@ -77,6 +77,7 @@ class PixelCNN(RasterModel):
             raise ValueError(f"channels must be at least the {colours} colours of the images, got {channels}")
         if blocks < 0:
             raise ValueError(f"blocks must be at least 0, got {blocks}")
+        check_kernel_size(kernel_size)
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
         self.dropout = dropout

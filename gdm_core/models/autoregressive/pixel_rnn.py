@@ -25,9 +25,11 @@ from gdm_core.contract import TrainingConfig
 from gdm_core.layers.pixel_distribution import distribution_of
 from gdm_core.layers.raster_model import RasterModel
 from gdm_core.layers.raster_sampling import IncrementalNetwork
-from gdm_core.layers.recurrent_network import RecurrentNetwork
+from gdm_core.layers.recurrent_network import LSTMS, RecurrentNetwork
 from gdm_core.layers.row_by_row_lstm import RowByRowLSTM
 from gdm_core.registry import register
+
+KINDS = ("row_by_row", *LSTMS)
 
 
 @register("pixel_rnn", family="autoregressive", paper="van den Oord et al., 2016")
@@ -54,6 +56,8 @@ class PixelRNN(RasterModel):
         levels: int = 2,
     ) -> None:
         super().__init__(data_shape, pixels, levels)
+        if kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}")
         self.distribution = distribution_of(pixels, self.levels)
         shape, parameters = self.data_shape, self.distribution.parameters
         if kind == "row_by_row":

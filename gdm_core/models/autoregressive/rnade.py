@@ -55,6 +55,8 @@ class RNADE(RasterModel):
         for name, value in (("hidden_units", hidden_units), ("components", components)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
         self.activation = ACTIVATIONS[activation]
         self.distribution = MixtureOfTruncatedGaussians(components)
         dimensions, parameters = self.dimensions, self.distribution.parameters
