@@ -65,7 +65,7 @@ def render() -> None:
     if not begun:
         return
     session_jobs().forget_all_but("chains ", {_key(subject) for subject, _ in begun})
-    watch([job for _, job in begun], partial(_results, begun))
+    watch([job for _, job in begun], partial(_results, begun, request))
 
 
 def _controls() -> Request:
@@ -162,7 +162,7 @@ def _start(subject: Subject, request: Request, x: Tensor) -> Job:
 # --- what came of it --------------------------------------------------------------------------------------------------
 
 
-def _results(begun: Sequence[tuple[Subject, Job]]) -> None:
+def _results(begun: Sequence[tuple[Subject, Job]], request: Request) -> None:
     for index, (subject, job) in enumerate(begun):
         with st.container(key=f"chains_{index}"):
             card = subject.stored.card
@@ -170,22 +170,23 @@ def _results(begun: Sequence[tuple[Subject, Job]]) -> None:
             st.markdown(f"**{plain(subject.label)}** :gray[{dataset} · {plain(subject.stored.treatment.label)}]")
             finished = show_state(job, _key(subject), partial(session_jobs().forget, _key(subject)))
             if finished:
-                _finished(subject, job.result)
+                _finished(subject, job.result, request)
             elif job.preview is not None:
                 st.html(strip([_shown(x, f"chain {i}, on its way") for i, x in enumerate(job.preview, 1)]))
 
 
-def _finished(subject: Subject, course: Course) -> None:
+def _finished(subject: Subject, course: Course, request: Request) -> None:
     saturated = (course.saturation or 0.0) > chains.SATURATED
     if saturated:
         st.error(f"The chains saturate: {course.saturation:.0%} more of their pixels are at 0 or 1 than of the data's. "
                  "They have left the images the model knows, so their ends are not shown as results. Train with a "
                  "smaller step or a stronger penalty.", icon=":material/error:")  # fmt: skip
-    moment = st.select_slider("Step", course.moments, course.moments[-1], key=f"moment {subject.uri}")
+    moment = st.select_slider("Step", course.moments, course.moments[-1], key=f"step {subject.label}",
+                              bind="query-params")  # fmt: skip
     left, right = st.columns([2, 3], gap="large")
     with left:
         if not saturated:
-            _pictures(subject, course, int(moment))
+            _pictures(subject, course, request, int(moment))
     with right:
         figure = chain_figure(course.values.numpy(), course.what, course.data.numpy(), int(moment))
         st.plotly_chart(figure, key=f"values {subject.uri}", config={"displayModeBar": False},
@@ -196,7 +197,7 @@ def _finished(subject: Subject, course: Course) -> None:
         st.markdown("\n".join(f"- {line}" for line in statistics(course)))
 
 
-def _pictures(subject: Subject, course: Course, moment: int) -> None:
+def _pictures(subject: Subject, course: Course, request: Request, moment: int) -> None:
     k = course.moments.index(moment)
     if k not in course.drawn:
         course.drawn[k] = strip([
@@ -207,7 +208,8 @@ def _pictures(subject: Subject, course: Course, moment: int) -> None:
     st.html(course.drawn[k])
     if course.classes is not None:
         st.caption(f"Under each image: the class of most of its {chains.NEIGHBOURS} nearest training images.")
-    name = f"{subject.label.replace('/', '-')}-chains-step{moment}.png"
+    name = (f"{subject.label.replace('/', '-')}-chains-{request.start.lower().replace(' ', '-')}-n{request.n}-seed"
+            f"{request.seed}-temperature{request.temperature:g}-step{moment}.png")  # fmt: skip
     st.download_button("PNG", lambda: _grid(course.frames[k]), name, "image/png", f"png {subject.uri}",
                        "All chains at this step, in one picture.", on_click="ignore",
                        icon=":material/download:")  # fmt: skip
