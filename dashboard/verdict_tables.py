@@ -24,10 +24,15 @@ def order(judged: Judged) -> list[int]:
     return sorted(range(len(judged.p)), key=lambda i: (float(judged.p[i]), -float(judged.scores[i])))
 
 
-def table(pictures: Sequence[Picture], seen: Sight, judged: Sequence[Judged], first: int = 0) -> pandas.DataFrame:
-    """A row for each image, sorted by the p-value of `judged[first]`; the index is the image's place in `pictures`."""
+def table(
+    pictures: Sequence[Picture], pngs: Sequence[bytes], judged: Sequence[Judged], first: int = 0
+) -> pandas.DataFrame:
+    """A row for each image, sorted by the p-value of `judged[first]`; the index is the image's place in `pictures`.
+
+    `pngs` are the images as a model sees them.
+    """
     columns: dict[str, list] = {
-        "as seen": [images.data_address(images.image_png(x, 64)) for x in seen.x],
+        "as seen": [images.data_address(png) for png in pngs],
         "image": [picture.name for picture in pictures],
     }
     if len(judged) == 1:

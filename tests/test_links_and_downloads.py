@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 
+import numpy
 import pytest
 import streamlit as st
+from PIL import Image
 
 from dashboard import images
+from dashboard.views.anomaly_results import IN_TABLE
 from tests.live_models import register_model
 from tests.stores import new_store, using
 from tests.test_dashboard_live import finished, page
@@ -22,17 +26,18 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
 
 
 @pytest.fixture
-def files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the files that a page offers, as it is drawn."""
-    names: list[str] = []
+def files(monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
+    """The files that a page offers, by their names, as it was last drawn."""
+    offered: dict[str, object] = {}
     button = st.download_button
 
     def recorded(label: str, data: object, file_name: str, *rest: object, **named: object) -> bool:
-        names.append(file_name)
+        offered.pop(file_name, None)
+        offered[file_name] = data
         return button(label, data, file_name, *rest, **named)
 
     monkeypatch.setattr(st, "download_button", recorded)
-    return names
+    return offered
 
 
 @pytest.fixture
@@ -75,7 +80,7 @@ def test_a_link_restores_the_step_of_the_chains(models, files) -> None:
     usual = step(page("chains", **query))
     assert usual.value == 10
     assert step(page("chains", **query, **{usual.key: "4"})).value == 4
-    assert files[-1] == "digits-rbm-1-chains-test-images-n2-seed0-temperature1.5-step4.png"
+    assert list(files)[-1] == "digits-rbm-1-chains-test-images-n2-seed0-temperature1.5-step4.png"
 
 
 def test_a_step_that_shorter_chains_do_not_have_is_dropped(models) -> None:
@@ -83,3 +88,40 @@ def test_a_step_that_shorter_chains_do_not_have_is_dropped(models) -> None:
     finished(step(test).set_value(14).run())
     finished(next(one for one in test.select_slider if one.label == "Steps").set_value(10).run())
     assert not test.error and step(test).value == 10
+
+
+# --- anomalies --------------------------------------------------------------------------------------------------------
+
+EXAMPLES = ["normal", "shuffled pixels", "pasted block"]
+
+
+def cards(test) -> str:
+    return next(element.proto.body for element in test.get("html") if '<div class="card' in element.proto.body)
+
+
+def test_a_link_restores_the_page_of_images(models) -> None:
+    query = {"models": "digits-rbm/1", "examples": EXAMPLES}
+    first, second = page("anomalies", **query), page("anomalies", **query, page="2")
+    assert cards(first) != cards(second) and cards(page("anomalies", **query, page="99")) == cards(first)
+
+
+def test_images_are_made_into_pngs_once(models, monkeypatch) -> None:
+    sides: list[int] = []
+    image_png = images.image_png
+    monkeypatch.setattr(images, "image_png", lambda x, side: sides.append(side) or image_png(x, side))
+    test = page("anomalies", models="digits-rbm/1", examples=EXAMPLES)
+    assert IN_TABLE in sides
+    sides.clear()
+    finished(test.number_input(key="rate").set_value(20.0).run())
+    assert IN_TABLE not in sides and "false-alarm rate 20" in "".join(one.value for one in test.caption)
+
+
+def test_the_chosen_image_its_map_and_both_are_one_download(models, files) -> None:
+    page("anomalies", models="digits-rbm/1", examples="pasted block")
+    (name,) = [name for name in files if name.endswith(".png")]
+    assert name.startswith("pasted block ") and name.endswith("-digits-rbm-1-surprise.png")
+    picture = numpy.asarray(Image.open(io.BytesIO(files[name]())).convert("RGB")).astype(int)
+    height, width, _ = picture.shape
+    seen, heat, over = (picture[:, i * width // 3 + 20 : (i + 1) * width // 3 - 20] for i in range(3))
+    assert width > 3 * height and set(numpy.unique(seen)) <= {0, 255}  # a binary model's image
+    assert (heat == 0).all(-1).any() and len(numpy.unique(over)) > 2

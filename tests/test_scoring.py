@@ -125,11 +125,13 @@ def judged_noise(model: Subject, rate: float = 0.1) -> tuple:
 
 def test_table_is_sorted_and_complete(model):
     many, seen, judged = judged_noise(model)
-    frame = table(many, seen, judged[:1])
+    pngs = [str(i).encode() for i in range(6)]
+    frame = table(many, pngs, judged[:1])
     assert sorted(frame.index) == list(range(6)) and frame["p-value"].is_monotonic_increasing
     assert [frame["image"][i] for i in range(6)] == [picture.name for picture in many]
     assert frame["score"].to_list() == [float(judged[0].scores[i]) for i in order(judged[0])]
-    both = table(many, seen, judged)
+    assert [frame["as seen"][i] for i in range(6)] == [images.data_address(png) for png in pngs]
+    both = table(many, pngs, judged)
     assert [c for c in both.columns if " · " in c] == [one.column for one in judged]
 
 

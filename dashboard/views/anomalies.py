@@ -199,7 +199,7 @@ def _scores_then_results(request: Request) -> None:
         for (subject, scorer), scores in zip(request.pairs, job.result, strict=True)
     ]
     _false_discovery_note(request)
-    results = Results(request.pictures, request.sights, judged, request.rate, request.false_discovery, book)
+    results = Results(request.pictures, request.sights, judged, request.rate, request.false_discovery, book, job.drawn)
     st.fragment(guarded(draw))(results)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import streamlit as st
+import torch
 from torch import Tensor
 
 from dashboard import images
@@ -17,8 +18,11 @@ from dashboard.page import plain
 from dashboard.scoring import FORMER_SCORES, Judged, Picture, ScoreBook, Sight, cut
 from dashboard.verdict_tables import VERDICTS, csv_text, flagged_styles, order, table
 from gdm_core.anomaly import map_for
+from gdm_core.data.pictures import grid
 
-CARDS, SMALL, LARGE = 12, 96, 152
+CARDS, IN_TABLE, SMALL, LARGE = 12, 64, 96, 152
+
+Part = tuple[Tensor, str, str]  # a picture (C, H, W), what it is, and its caption
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +35,14 @@ class Results:
     rate: float
     false_discovery: bool
     book: ScoreBook
+    drawn: dict[tuple[str, int, int], bytes]  # images as PNG, kept as long as the scores
+
+    def png(self, uri: str, i: int, side: int) -> bytes:
+        """An image as a model sees it, about `side` dots wide, made once."""
+        key = (uri, i, side)
+        if key not in self.drawn:
+            self.drawn[key] = images.image_png(self.sights[uri].x[i], side)
+        return self.drawn[key]
 
     @property
     def procedure(self) -> str:
@@ -91,7 +103,7 @@ def _heat_map(one: Judged) -> str | None:
 def _pictures(results: Results, one: Judged, heat_map: str | None) -> None:
     rows = order(one)
     pages = math.ceil(len(rows) / CARDS)
-    page = st.pagination(pages, key="page") if pages > 1 else 1
+    page = st.pagination(pages, key="page", bind="query-params") if pages > 1 else 1
     shown = rows[(page - 1) * CARDS : page * CARDS]
     brightness = results.book.brightness(one.model, results.sights[one.model.uri].take(shown), heat_map)
     maps = [None] * len(shown) if brightness is None else list(brightness)
@@ -101,7 +113,7 @@ def _pictures(results: Results, one: Judged, heat_map: str | None) -> None:
 
 def _card(results: Results, one: Judged, i: int, brightness: Tensor | None) -> Card:
     seen, name = results.sights[one.model.uri], results.pictures[i].name
-    pictures = [Shown(images.image_png(seen.x[i], SMALL), f"{name} as the model sees it", SMALL)]
+    pictures = [Shown(results.png(one.model.uri, i, SMALL), f"{name} as the model sees it", SMALL)]
     if brightness is not None:
         pictures.append(Shown(images.image_png(images.heat_map(brightness), SMALL), _map_words(brightness), SMALL))
     lines = [f"p = {float(one.p[i]):.3g}, score {float(one.scores[i]):.4g}"] + ["inverted"] * seen.inverted[i]
@@ -127,7 +139,8 @@ def _map_note(one: Judged, heat_map: str | None) -> None:
 def _table(results: Results, place: int) -> int:
     """The table and the CSV; the place of the chosen image, the strangest where none is chosen."""
     one = results.judged[place]
-    frame = table(results.pictures, results.sights[one.model.uri], results.judged, place)
+    pngs = [results.png(one.model.uri, i, IN_TABLE) for i in range(len(results.pictures))]
+    frame = table(results.pictures, pngs, results.judged, place)
     number = st.column_config.NumberColumn
     columns = {"as seen": st.column_config.ImageColumn("", width="small"), "score": number(format="%.4g")}
     columns |= {name: number(format="%.4f") for name in frame.columns if name == "p-value" or " · " in name}
@@ -154,31 +167,43 @@ def _detail(results: Results, i: int, heat_map: str | None) -> None:
     original = Shown(images.png(picture.thumbnail), f"{picture.name}, the original", LARGE, "original")
     for position, uri in enumerate(results.sights):
         judged = [one for one in results.judged if one.model.uri == uri]
-        shown = [original] * (position == 0) + _as_seen(results, judged[0], i, heat_map)
+        parts = _as_seen(results, judged[0], i, heat_map)
+        shown = [Shown(images.image_png(x, LARGE), words, LARGE, caption) for x, words, caption in parts]
         if len(results.sights) > 1:
             st.markdown(f"**{plain(judged[0].model.label)}**")
-        st.html(strip(shown))
+        st.html(strip([original] * (position == 0) + shown))
         for one in judged:
             verdict = ":red[**⚑ flagged**]" if bool(one.flagged[i]) else "not flagged"
             st.markdown(f"{verdict}, p = {float(one.p[i]):.4g}: {plain(one.score)} {float(one.scores[i]):.5g}",
                         help=plain(one.scorer.description))  # fmt: skip
+        _download(picture.name, judged[0], parts, heat_map)
     st.caption("Select a row of the table to see another image here.")
 
 
-def _as_seen(results: Results, one: Judged, i: int, heat_map: str | None) -> list[Shown]:
+def _as_seen(results: Results, one: Judged, i: int, heat_map: str | None) -> list[Part]:
     """One image as a model sees it, its heat map, and the map over the image."""
     seen = results.sights[one.model.uri].take([i])
     brightness = results.book.brightness(one.model, seen, heat_map)
     how = "as the model sees it" + (", inverted" if seen.inverted[0] else "")
-    shown = [Shown(images.image_png(seen.x[0], LARGE), how, LARGE, how)]
+    parts = [(seen.x[0], how, how)]
     if brightness is None:
-        return shown
+        return parts
     heat, over = images.heat_map(brightness[0]), images.heat_overlay(seen.x[0], brightness[0])
-    return [
-        *shown,
-        Shown(images.image_png(heat, LARGE), _map_words(brightness[0]), LARGE, "heat map"),
-        Shown(images.image_png(over, LARGE), "heat map over the image", LARGE, "heat map over the image"),
-    ]
+    told = "heat map over the image"
+    return [*parts, (heat, _map_words(brightness[0]), "heat map"), (over, told, told)]
+
+
+def _download(image: str, one: Judged, parts: Sequence[Part], heat_map: str | None) -> None:
+    """The chosen image as on the page, in one picture."""
+    name = "-".join([image, one.model.label, *([heat_map or "heat-map"] if len(parts) > 1 else [])]).replace("/", "-")
+    told = "From left to right: " + ", ".join(caption for *_, caption in parts) + "."
+    st.download_button("PNG", lambda: _beside([x for x, *_ in parts]), f"{name}.png", "image/png",
+                       f"png {one.model.uri}", told, on_click="ignore", icon=":material/download:")  # fmt: skip
+
+
+def _beside(pictures: Sequence[Tensor]) -> bytes:
+    whole = torch.stack([x.double().expand(3, -1, -1) for x in pictures])
+    return images.png(grid(whole, len(whole), images.enlargement(*whole.shape[-2:], LARGE)))
 
 
 def _histogram(results: Results, one: Judged, chosen: int) -> None:
