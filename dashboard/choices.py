@@ -6,7 +6,7 @@ the address that is not among the options is dropped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -21,6 +21,7 @@ SHOWN = {
     "Latest": "the newest version of each name",
     "All versions": "everything that was ever registered",
 }
+NOT_REGISTERED = "not among the registered versions (any more)"
 
 
 def version_name(version: ModelVersion) -> str:
@@ -68,10 +69,15 @@ def pick_model(
 
 def say_if_gone(versions: Sequence[ModelVersion], key: str = "models") -> None:
     """A link to versions that are no longer registered says so; to be called before the picker of this key."""
+    say_if_not_offered([version_name(version) for version in versions], key, lambda name: NOT_REGISTERED)
+
+
+def say_if_not_offered(offered: Collection[str], key: str, why: Callable[[str], str]) -> None:
+    """A link to what a picker does not offer says so, and why; to be called before the picker of this key."""
     note = f"_gone {key}"  # kept until the page is left, because a page draws itself again when a job of its ends
     if key not in st.session_state:
-        known, wanted = {version_name(version) for version in versions}, st.query_params.get_all(key)
-        st.session_state[note] = _gone([name for name in wanted if name not in known], len(wanted))
+        wanted = st.query_params.get_all(key)
+        st.session_state[note] = _gone([name for name in wanted if name not in offered], len(wanted), why)
     if st.session_state.get(note):
         st.warning(st.session_state[note], icon=":material/link_off:")
 
@@ -124,13 +130,18 @@ def with_former(key: str, options: Sequence[str], former: Mapping[str, str]) -> 
     return [*options, *(name for name in wanted if name in former and name not in options)]
 
 
-def _gone(names: Sequence[str], wanted: int) -> str | None:
-    """The sentence about those of the wanted names that are not registered, None where all are."""
+def _gone(names: Sequence[str], wanted: int, why: Callable[[str], str]) -> str | None:
+    """The sentence about those of the wanted names that are not offered, None where all are."""
     if not names:
         return None
-    shown = ", ".join(plain(name[:100]) for name in names[:3]) + ", ..." * (len(names) > 3)
+    by_reason = {reason: [name for name in names if why(name) == reason] for reason in map(why, names)}
+    shown = "; ".join(f"{_few(those)}: {reason}" for reason, those in by_reason.items())
     instead = "the others are" if len(names) < wanted else "another choice is"
-    return f"{shown}: not among the registered versions (any more), so {instead} shown."
+    return f"{shown}, so {instead} shown."
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(plain(name[:100]) for name in names[:3]) + ", ..." * (len(names) > 3)
 
 
 def _rank(version: ModelVersion | None) -> tuple[bool, bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dashboard.axes import why_no_likelihood
 from dashboard.choices import version_name
 from dashboard.figures.differences import PairedDifference
 
@@ -16,8 +17,8 @@ def why_not(first: ModelVersion, second: ModelVersion) -> str | None:
     if version_name(first) == version_name(second):
         return "Choose two different models."
     for version in (first, second):
-        if version.test_mean is None:
-            return f"{version_name(version)} has no test log-likelihood: models of this kind do not give one."
+        if reason := why_no_likelihood(version):
+            return f"{version_name(version)} has no test log-likelihood: {reason}."
     for what, one, other in (
         ("data sets", f"{first.dataset} {first.dataset_digest}", f"{second.dataset} {second.dataset_digest}"),
         ("image shapes", first.data_shape, second.data_shape),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from dashboard.axes import axis_of, dataset_names
 from dashboard.choices import version_name
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ HELP = {
     "bound with estimated normaliser: a lower bound less an estimated log Z, so no bound any more.",
     "pixels": "How images become the numbers the model sees. Values of different treatments cannot be compared.",
     "bits/dim": "Minus the log-likelihood in bits per pixel value; for models of levels or real pixels.",
-    "Fréchet": "Fréchet distance of samples to test images, on features of a classifier trained here: lower is better.",
+    "Fréchet": "Fréchet distance of samples to validation images, on features of a classifier trained here: lower is "
+    "better. Compare where data set and pixels are equal: each such pair has a classifier of its own.",
     "training": "Seconds of training.",
     "sampling": "Seconds for 64 images.",
     "health": "The gravest verdict on the training; the model's page says what it rests on.",
@@ -38,10 +40,9 @@ def model_table(versions: Sequence[ModelVersion]) -> pandas.DataFrame:
     """One row per version, best log-likelihood first within each data set and pixel treatment."""
     import pandas
 
+    datasets = dataset_names(map(axis_of, versions))
     ordered = sorted(versions, key=_order)
-    table = pandas.DataFrame([_model_row(version) for version in ordered])
-    unused = [name for name in ("bits/dim", "Fréchet") if table[name].isna().all()]
-    return table.drop(columns=unused)
+    return _typed(pandas.DataFrame([_model_row(version, datasets[axis_of(version)]) for version in ordered]))
 
 
 def model_columns(links: bool) -> dict[str, Any]:
@@ -51,6 +52,7 @@ def model_columns(links: bool) -> dict[str, Any]:
         "training": "%.1f s", "sampling": "%.2f s", "epochs": "%d",
     }  # fmt: skip
     columns: dict[str, Any] = {name: NUMBER(format=text, help=HELP.get(name)) for name, text in formats.items()}
+    columns["test images"] = None  # for the CSV, and for whoever unhides it
     columns["pixels"] = st.column_config.TextColumn(help=HELP["pixels"])
     columns["kind"] = st.column_config.TextColumn(help=HELP["kind"], width=KIND_WIDTH)
     columns["model"] = st.column_config.TextColumn(pinned=True)
@@ -67,6 +69,9 @@ def run_columns(links: bool) -> dict[str, Any]:
         "started": st.column_config.DatetimeColumn(format="D MMM YYYY, HH:mm"),
         "seconds": NUMBER(format="%.0f s"),
         "log-likelihood": NUMBER(format="%.2f", help=HELP["log-likelihood"]),
+        "± s.e.": NUMBER(format="%.2f", help=HELP["± s.e."]),
+        "bits/dim": NUMBER(format="%.3f", help=HELP["bits/dim"]),
+        "test images": None,  # as in the table of models
         "kind": st.column_config.TextColumn(help=HELP["kind"], width=KIND_WIDTH),
         "pixels": st.column_config.TextColumn(help=HELP["pixels"]),
         "health": st.column_config.TextColumn(help=HELP["health"]),
@@ -85,23 +90,31 @@ def run_table(records: Sequence[RunRecord]) -> pandas.DataFrame:
     """One row per run, in the order given."""
     import pandas
 
-    return pandas.DataFrame([_run_row(record) for record in records])
+    return _typed(pandas.DataFrame([_run_row(record) for record in records]))
+
+
+def _typed(table: pandas.DataFrame) -> pandas.DataFrame:
+    """A table with its counts whole, and without those numbers that only some models have, where no row has one."""
+    unused = [name for name in ("bits/dim", "Fréchet") if name in table and table[name].isna().all()]
+    return table.drop(columns=unused).astype({"test images": "Int64"})
 
 
 def _order(version: ModelVersion) -> tuple[Any, ...]:
+    """By axis, on which the best comes first and what has no number last."""
     mean = version.test_mean
-    return version.dataset, version.treatment if mean is not None else "~", -(mean or 0.0), version.name
+    return axis_of(version), mean is None, -(mean or 0.0), version.name
 
 
-def _model_row(version: ModelVersion) -> dict[str, Any]:
+def _model_row(version: ModelVersion, dataset: str) -> dict[str, Any]:
     from pipelines.tracking import ui_link
 
     return {
         "model": version_name(version),
         "family": version.family,
-        "data set": version.dataset,
+        "data set": dataset,
         "log-likelihood": version.test_mean,
         "± s.e.": version.test_standard_error,
+        "test images": version.test_count,
         "kind": version.likelihood_kind,
         "pixels": version.treatment,
         "bits/dim": version.bits_per_dimension,
@@ -127,8 +140,11 @@ def _run_row(record: RunRecord) -> dict[str, Any]:
         "started": record.start,
         "seconds": record.seconds,
         "log-likelihood": record.metrics.get("test/log_likelihood"),
+        "± s.e.": record.metrics.get("test/standard_error"),
+        "test images": record.metrics.get("test/count"),
         "kind": record.tags.get("gdm.likelihood_kind", ""),
         "pixels": record.tags.get("gdm.treatment", ""),
+        "bits/dim": record.metrics.get("test/bits_per_dimension"),
         "health": record.tags.get("gdm.health"),
         "MLflow": ui_link(record),
     }

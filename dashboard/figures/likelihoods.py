@@ -20,27 +20,29 @@ class Mark:
     """How a kind of likelihood is drawn, and what it is."""
 
     symbol: str
+    dash: str  # of a line
     colour: str
     legend: str
     meaning: str
 
 
 MARKS = {
-    "exact": Mark("circle", COLOURS[0], "exact", "log p(x) itself"),
+    "exact": Mark("circle", "solid", COLOURS[0], "exact", "log p(x) itself"),
     "lower bound": Mark(
-        "triangle-right", COLOURS[1], "lower bound", "the true value is at least this, so the mark points to it"
+        "triangle-right", "dash", COLOURS[1], "lower bound",
+        "the true value is at least this, so the mark points to it",
     ),
     "estimate": Mark(
-        "diamond-open", COLOURS[3], "estimate",
+        "diamond-open", "dot", COLOURS[3], "estimate",
         "log Z is estimated by annealed importance sampling; it tends to come out too small, and the log-likelihood "
         "then too good",
     ),
     "bound with estimated normaliser": Mark(
-        "triangle-right-open", COLOURS[4], "bound with estimated normaliser",
+        "triangle-right-open", "dashdot", COLOURS[4], "bound with estimated normaliser",
         "a lower bound on log p(x) + log Z, less an estimated log Z, which comes out too small: no bound any more",
     ),
 }  # fmt: skip
-OTHER = Mark("x", QUIET, "other", "of another kind: look at the model's evaluation")
+OTHER = Mark("x", "longdash", QUIET, "other", "of another kind: look at the model's evaluation")
 INTERVAL = "95 % interval of log Z"
 
 

@@ -8,28 +8,27 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from dashboard import loading, pairs, tables
-from dashboard.axes import axis_of, by_axis, titles
+from dashboard.axes import by_axis, titles, why_no_likelihood
 from dashboard.choices import (
+    NOT_REGISTERED,
     SHOWN,
     best_of_each,
     pick_model,
     pick_models,
     pick_one,
     say_if_gone,
+    say_if_not_offered,
     select,
     version_name,
 )
-from dashboard.figures.curves import curve_figure
 from dashboard.figures.differences import PairedDifference, difference_figure, paired_difference
 from dashboard.figures.likelihoods import INTERVAL, MARKS, likelihood_figure
-from dashboard.figures.style import colours_of
 from dashboard.live import say_how_to_begin, show_running
 from dashboard.page import boundary, guarded, link, plain
+from dashboard.training_curves import OF_EPOCHS, show_curves
 
 if TYPE_CHECKING:
     from pipelines.tracking import ModelVersion, RunRecord
-
-LIKELIHOOD_METRIC = "validation/log_likelihood"
 
 
 def render() -> None:
@@ -77,8 +76,8 @@ def _show_table(versions: Sequence[ModelVersion]) -> None:
     )  # fmt: skip
     left, right = st.columns([4, 1], vertical_alignment="center")
     left.caption(
-        "Best test log-likelihood first, within each data set and pixel treatment; rows of different data set or "
-        "pixels are not ranked against each other."
+        "Best test log-likelihood first, within each data set and pixel treatment; rows of different data set, "
+        "image shape or pixels are not ranked against each other."
     )
     right.download_button(
         "CSV", tables.csv_of(table), "models.csv", "text/csv", icon=":material/download:", on_click="ignore",
@@ -101,9 +100,16 @@ def _show_likelihoods(versions: Sequence[ModelVersion]) -> None:
     if any(version.log_partition for version in versions):
         meanings.append(f"**{INTERVAL}**: it shifts all images of a model together, so it is drawn apart")
     bars = ["Bars: 95 % interval of the mean over test images."] if axes else []
-    without = sorted(version_name(version) for version in versions if version.test_mean is None)
-    missing = [f"Without a likelihood: {plain(', '.join(without))}."] if without else []
-    st.caption(" ".join([*bars, *[f"{meaning}." for meaning in meanings], *missing]))
+    st.caption(" ".join([*bars, *[f"{meaning}." for meaning in meanings], *_without_likelihood(versions)]))
+
+
+def _without_likelihood(versions: Sequence[ModelVersion]) -> list[str]:
+    """A sentence for each reason why versions have no place on an axis."""
+    missing: dict[str, list[str]] = {}
+    for version in versions:
+        if reason := why_no_likelihood(version):
+            missing.setdefault(reason, []).append(version_name(version))
+    return [f"Without a number: {plain(', '.join(sorted(names)))} ({why})." for why, names in missing.items()]
 
 
 def _show_pair(versions: Sequence[ModelVersion]) -> None:
@@ -113,8 +119,9 @@ def _show_pair(versions: Sequence[ModelVersion]) -> None:
     if len(candidates) < 2:
         st.info("A paired difference needs two registered models with a test log-likelihood.", icon=":material/info:")
         return
+    reasons = {version_name(v): why_no_likelihood(v) for v in versions}
     for key in ("first", "second"):
-        say_if_gone(versions, key)
+        say_if_not_offered([version_name(v) for v in candidates], key, lambda name: reasons.get(name) or NOT_REGISTERED)
     left, right = st.columns(2)
     with left:
         first = pick_model(candidates, "First", "first")
@@ -128,7 +135,8 @@ def _show_pair(versions: Sequence[ModelVersion]) -> None:
     values = [loading.per_image(version.run_id).get("test") for version in (first, second)]
     if values[0] is None or values[1] is None:
         lacking = first if values[0] is None else second
-        st.info(plain(f"The run of {version_name(lacking)} kept no per-image values: evaluate it again."))
+        st.info(f"The run of {plain(version_name(lacking))} kept no per-image values. Train it again: "
+                f"`python -m pipelines rerun {lacking.run_id}`", icon=":material/info:")  # fmt: skip
         return
     _show_difference(paired_difference(*values), first, second)
 
@@ -161,47 +169,23 @@ def _show_curves(versions: Sequence[ModelVersion]) -> None:
     if not keys:
         st.info("Choose models whose runs logged a metric per epoch.", icon=":material/info:")
         return
-    index = keys.index(LIKELIHOOD_METRIC) if LIKELIHOOD_METRIC in keys else 0
+    index = keys.index(OF_EPOCHS) if OF_EPOCHS in keys else 0
     with right:
         metric = pick_one("Metric", keys, keys[index], "metric") or keys[index]
     with st.container():  # replaced as a whole: metrics differ in how many charts they need
-        for title, group in _groups(chosen, metric).items():
-            _draw_curves(title, group, metric, records, colours_of(version_name(v) for v in chosen))
-    if metric.startswith("train/"):
-        st.caption("Each family learns from a loss of its own: compare the course of these curves, not their height.")
+        show_curves({version_name(v): records[v.run_id] for v in chosen if v.run_id in records}, metric)
     _show_links(chosen)
-
-
-def _draw_curves(
-    title: str, group: Sequence[ModelVersion], metric: str, records: dict[str, RunRecord], colours: dict[str, str]
-) -> None:
-    """One chart: the curves of versions that share an axis."""
-    curves = {version_name(v): loading.curve(records[v.run_id], metric) for v in group if v.run_id in records}
-    curves = {name: points for name, points in curves.items() if points}
-    if curves:
-        st.markdown(f"**{plain(title)}**") if title else None
-        figure = curve_figure(curves, metric, colours)
-        st.plotly_chart(figure, key=f"curves {title}", config={"displayModeBar": False}, alt=f"{metric} by epoch")
 
 
 def epoch_metrics(records: Sequence[RunRecord]) -> list[str]:
     """The metrics that runs log once per epoch."""
     keys = {key for record in records for key in record.metrics}
-    return sorted(key for key in keys if key.startswith("train/") or key in (LIKELIHOOD_METRIC, "images_per_second"))
+    return sorted(key for key in keys if key.startswith("train/") or key in (OF_EPOCHS, "images_per_second"))
 
 
 def _runs_of(versions: Sequence[ModelVersion]) -> dict[str, RunRecord]:
     wanted = [version.run_id for version in versions if version.run_status is not None]
     return {record.run_id: record for record in loading.runs_by_id(wanted)}
-
-
-def _groups(versions: Sequence[ModelVersion], metric: str) -> dict[str, list[ModelVersion]]:
-    """Versions that may share an axis: all for speed, of one data set and treatment for what is in nats."""
-    groups: dict[str, list[ModelVersion]] = {}
-    names = titles(axis_of(version) for version in versions)
-    for version in versions:
-        groups.setdefault("" if metric == "images_per_second" else names[axis_of(version)], []).append(version)
-    return groups if len(groups) > 1 else {"": list(versions)}
 
 
 def _show_links(versions: Sequence[ModelVersion]) -> None:

@@ -10,11 +10,12 @@ import streamlit as st
 from dashboard import loading
 from dashboard.abilities import abilities_of
 from dashboard.aliases import show_versions
+from dashboard.axes import why_no_likelihood
 from dashboard.choices import best_of_each, pick_model, say_if_gone, version_name
 from dashboard.live import say_how_to_begin, show_running
 from dashboard.page import PAGES, boundary, link, plain
 from dashboard.tables import run_name
-from dashboard.views.model_evaluation import show_health
+from dashboard.views.model_evaluation import frechet_distance, show_health, validation_likelihood
 from dashboard.views.model_partition import show_partition
 
 if TYPE_CHECKING:
@@ -124,8 +125,8 @@ def _show_abilities(version: ModelVersion) -> None:
 
 def _show_numbers(version: ModelVersion) -> None:
     st.subheader("Numbers", anchor=False)
-    if version.test_mean is None:
-        st.markdown("This model has no likelihood, so there is no number on how likely it finds an image.")
+    if reason := why_no_likelihood(version):
+        st.markdown(f"There is no number on how likely it finds an image: {reason}.")
     else:
         _show_likelihood(version)
     facts = {
@@ -133,7 +134,7 @@ def _show_numbers(version: ModelVersion) -> None:
         "Training": f"{version.training_seconds:,.1f} s" if version.training_seconds is not None else None,
         "64 samples": f"{version.sampling_seconds:.2f} s" if version.sampling_seconds is not None else None,
         "Epochs": f"{version.epochs}" if version.epochs is not None else None,
-        "Fréchet distance": f"{version.frechet_distance:.2f}" if version.frechet_distance is not None else None,
+        "Fréchet distance": frechet_distance(version),
     }
     _show_facts(facts)
 
@@ -148,7 +149,7 @@ def _show_likelihood(version: ModelVersion) -> None:
         "Pixels": version.treatment,
         "Test images": f"{version.test_count:,}" if version.test_count is not None else None,
         "Bits per dimension": f"{version.bits_per_dimension:.3f}" if version.bits_per_dimension is not None else None,
-        "Validation": f"{version.validation_mean:.2f} nats per image" if version.validation_mean is not None else None,
+        "Validation": validation_likelihood(version),
         "log Z": f"{log_z.value:.2f}, 95 % interval {log_z.low:.2f} to {log_z.high:.2f}" if log_z else None,
     })  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""What a model's evaluation says beside its numbers: training health, and how its log Z was annealed."""
+"""What a model's evaluation says of its numbers: their errors and counts, training health, how log Z was annealed."""
 
 from __future__ import annotations
 
@@ -30,6 +30,28 @@ def evaluation_of(version: ModelVersion) -> dict[str, Any]:
         return json.loads(loading.file(version.run_id, "evaluation.json")) if version.run_status else {}
     except (StoreError, json.JSONDecodeError):
         return {}
+
+
+def validation_likelihood(version: ModelVersion) -> str | None:
+    """The mean over the validation images, with its error and their number where the evaluation is still there."""
+    if version.validation_mean is None:
+        return None
+    record = evaluation_of(version).get("likelihood", {}).get("validation", {})
+    error, count = record.get("standard_error"), record.get("count")
+    return (
+        f"{version.validation_mean:.2f}" + (f" ± {error:.2f}" if error is not None else "") + " nats per image"
+        + (f", {count:,} images" if count is not None else "")
+    )  # fmt: skip
+
+
+def frechet_distance(version: ModelVersion) -> str | None:
+    """The distance, with how many images stood on either side where the evaluation is still there: both lower it."""
+    if version.frechet_distance is None:
+        return None
+    value, record = f"{version.frechet_distance:.2f}", evaluation_of(version).get("frechet_distance")
+    if not record:
+        return value
+    return f"{value}, {record['sample_count']:,} samples to {record['reference_count']:,} validation images"
 
 
 def show_health(version: ModelVersion) -> None:

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from dashboard import loading, tables
-from dashboard.axes import axis_of, titles
-from dashboard.choices import pick_one, pick_some
-from dashboard.figures.curves import curve_figure
-from dashboard.figures.style import colours_of
+from dashboard.choices import pick_one, pick_some, say_if_not_offered
 from dashboard.live import say_how_to_begin, show_running
 from dashboard.page import boundary, guarded, plain
 from dashboard.run_parameters import differing, highlighted, parameter_table
 from dashboard.run_pictures import all_steps, enlarged, nearest_step
 from dashboard.tables import run_name
+from dashboard.training_curves import OF_EPOCHS, show_curves
 
 if TYPE_CHECKING:
     from pipelines.tracking import RunRecord
 
 MOST_RUNS = 6
 SYSTEM = "system/"
-IN_NATS = ("validation/log_likelihood", "test/log_likelihood")
+NEWEST = 1000  # runs that are read, at most
 
 
 def render() -> None:
@@ -37,9 +35,10 @@ def render() -> None:
     if not fitting:
         st.info("No run fits these filters: take one of them away.", icon=":material/filter_alt_off:")
         return
-    _show_table(fitting)
+    _show_table(fitting, is_cut=len(records) >= NEWEST)
     names = {run_name(record): record for record in fitting}
     standard = [name for name, record in names.items() if record.status == "FINISHED"][:3] or list(names)[:1]
+    say_if_not_offered(names, "runs", why_not_offered({run_name(record) for record in records}))
     chosen = [names[name] for name in pick_some("Runs to compare", list(names), standard, "runs", most=MOST_RUNS)]
     if not chosen:
         st.info("Choose runs to lay them side by side.", icon=":material/info:")
@@ -47,6 +46,13 @@ def render() -> None:
     for part in (_show_problems, _show_curves, _show_grids, _show_parameters):
         with boundary():
             part(chosen)
+
+
+def why_not_offered(listed: Collection[str]) -> Callable[[str], str]:
+    """Why a link names a run that is not offered, given the names of all runs that are listed."""
+    gone = "not in the store (any more)"
+    absent = f"{gone}, or older than the newest {NEWEST:,} runs" if len(listed) >= NEWEST else gone
+    return lambda name: "left out by these filters" if name in listed else absent
 
 
 def _filtered(records: Sequence[RunRecord]) -> list[RunRecord]:
@@ -80,12 +86,13 @@ def _model(record: RunRecord) -> str:
     return record.tags.get("gdm.model") or record.params.get("model", record.name)
 
 
-def _show_table(records: Sequence[RunRecord]) -> None:
+def _show_table(records: Sequence[RunRecord], is_cut: bool) -> None:
     table = tables.run_table(records)
     columns = tables.run_columns(bool(table["MLflow"].notna().any()))
     st.dataframe(table, hide_index=True, column_config=columns, placeholder="–", height=_height(len(table)), alt="Runs")
     left, right = st.columns([4, 1], vertical_alignment="center")
-    left.caption(f"{len(table)} {'run' if len(table) == 1 else 'runs'}, newest first.")
+    cut = f" Only the newest {NEWEST:,} runs of the store are listed." if is_cut else ""
+    left.caption(f"{len(table):,} {'run' if len(table) == 1 else 'runs'}, newest first.{cut}")
     right.download_button(
         "CSV", tables.csv_of(table), "runs.csv", "text/csv", icon=":material/download:", on_click="ignore",
         width="stretch",
@@ -125,25 +132,10 @@ def _show_curves(records: Sequence[RunRecord]) -> None:
     if not curves:
         st.info("These runs logged no metric yet.", icon=":material/info:")
         return
-    standard = next((key for key in ("validation/log_likelihood", "train/loss") if key in curves), curves[0])
-    metric = pick_one("Metric", curves, standard, "metric")
-    colours = colours_of(run_name(record) for record in records)
-    for title, group in _groups(records, metric or standard).items():
-        points = {run_name(record): loading.curve(record, metric or standard) for record in group}
-        points = {name: curve for name, curve in points.items() if curve}
-        if points:
-            st.markdown(f"**{plain(title)}**") if title else None
-            figure = curve_figure(points, metric or standard, colours)
-            st.plotly_chart(figure, key=f"metric {title}", config={"displayModeBar": False}, alt=f"{metric} by step")
-
-
-def _groups(records: Sequence[RunRecord], metric: str) -> dict[str, list[RunRecord]]:
-    """Runs that may share an axis: a log-likelihood only with those of the same data set and pixel treatment."""
-    groups: dict[str, list[RunRecord]] = {}
-    names = titles(axis_of(record) for record in records)
-    for record in records:
-        groups.setdefault(names[axis_of(record)] if metric in IN_NATS else "", []).append(record)
-    return groups if len(groups) > 1 else {"": list(records)}
+    standard = next((key for key in (OF_EPOCHS, "train/loss") if key in curves), curves[0])
+    metric = pick_one("Metric", curves, standard, "metric") or standard
+    with st.container():  # replaced as a whole: metrics differ in how many charts they need
+        show_curves({run_name(record): record for record in records}, metric)
 
 
 @st.fragment
@@ -162,7 +154,8 @@ def _show_grids(records: Sequence[RunRecord]) -> None:
         with columns[index % len(columns)]:
             found = nearest_step(list(grids[record.run_id]), step)
             content = loading.file(record.run_id, grids[record.run_id][found])
-            st.image(enlarged(content), width="stretch", caption=plain(f"{run_name(record)}, epoch {found}"))
+            what = f"{run_name(record)}, epoch {found}"
+            st.image(enlarged(content), width="stretch", caption=plain(what), alt=f"Samples of {what}")
     st.caption("The same noise at every epoch, so what changes is the model. Where a run has no picture at the chosen "
                "epoch, the nearest one is shown.")  # fmt: skip
 
