@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import streamlit as st
 from torch import Tensor
 
-from dashboard import loading
+from gdm_core.data import ImageDataset
 from gdm_core.data.examples import examples
 
 NORMAL = "normal"
 COUNT = 8
 
 
-def example_sets(dataset: dict[str, Any]) -> tuple[dict[str, Tensor], int]:
-    """({kind: stored images}, levels) of the data set on a model's card, the normal ones first.
-
-    Never asks the network. Raises ValueError where the data set's files are not on this machine.
-    """
-    return _sets(json.dumps(dataset["specification"], sort_keys=True))
+def example_sets(data: ImageDataset) -> dict[str, Tensor]:
+    """{kind: stored images} of a data set, the normal ones first."""
+    return _sets(data.digest, data)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _sets(specification: str) -> tuple[dict[str, Tensor], int]:
-    data = loading.dataset({**json.loads(specification), "download": False})
-    made = examples(data, COUNT)
-    return {NORMAL: made.normal, **made.odd}, data.levels
+def _sets(digest: str, _data: ImageDataset) -> dict[str, Tensor]:
+    made = examples(_data, COUNT)
+    return {NORMAL: made.normal, **made.odd}

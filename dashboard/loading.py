@@ -1,4 +1,4 @@
-"""Everything the pages read, and every cache: nothing else in the dashboard reads the store or loads a model.
+"""Everything the pages read of the store, and its caches: nothing else in the dashboard reads it or loads a model.
 
 All caches are shared by all browser sessions, so what they return must not be changed. Their keys hold the store's
 address, so that another store never answers with this one's data. What can still change (the list of versions, runs
@@ -7,7 +7,6 @@ that are going on) is kept for seconds; what cannot (a registered version, a fin
     versions()                    every registered version, newest first
     model(uri)                    a LoadedModel; `with loaded.lock: loaded.model.sample(...)`
     card(uri), version_files(uri) what a version says of itself, and its files
-    dataset(specification)        the ImageDataset that a card's `dataset["specification"]` describes
     runs(), run(run_id)           runs, newest first; one run
     curve(record, key)            a metric's (step, value)s
     grids(record), picture(...)   sample grids and their PNG bytes
@@ -17,7 +16,6 @@ that are going on) is kept for seconds; what cannot (a registered version, a fin
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from dataclasses import dataclass, field
@@ -34,13 +32,12 @@ if TYPE_CHECKING:
     import numpy
 
     from gdm_core.contract import GenerativeModel
-    from gdm_core.data import ImageDataset
     from gdm_core.storage import Card, StoredModel
     from pipelines.tracking import AliasChange, ModelVersion, RunRecord
 
 LIST_SECONDS = 5  # how old a list of versions or runs may be
 LIVE_SECONDS = 2  # how old the numbers of a running run may be
-MODELS, DATASETS, CURVES, PICTURES = 12, 4, 2000, 500  # how many are kept
+MODELS, CURVES, PICTURES = 12, 2000, 500  # how many are kept
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,8 @@ def model(uri: str) -> LoadedModel:
 
     StoreError where it is gone, StorageError where its files are not what they say.
     """
-    return _model(store_address(), *_resolved(uri))
+    name, version = _resolved(uri)
+    return _model(store_address(), name, version, _birth(f"models:/{name}/{version}"))
 
 
 def card(uri: str) -> Card:
@@ -78,12 +76,7 @@ def card(uri: str) -> Card:
 
 def version_files(uri: str) -> dict[str, Path]:
     """The data files of a registered version on this machine: {"model.json": path, ...}."""
-    return _version_files(store_address(), uri)
-
-
-def dataset(specification: dict[str, Any]) -> ImageDataset:
-    """The data set a model was trained on, loaded as it was then; DataError where its files are not here."""
-    return _dataset(json.dumps(specification, sort_keys=True))
+    return _version_files(store_address(), uri, _birth(uri))
 
 
 def runs() -> tuple[RunRecord, ...]:
@@ -159,6 +152,11 @@ def _resolved(uri: str) -> tuple[str, str]:
     return _alias_target(store_address(), uri)
 
 
+def _birth(uri: str) -> str:
+    """What tells a version from an earlier one of the same number: a name that was deleted counts from 1 again."""
+    return next((f"{one.run_id} {one.created.isoformat()}" for one in versions() if one.uri == uri), "")
+
+
 def _freshness(record: RunRecord) -> int:
     """A cache key that stays for a run that has ended, and changes every few seconds for one that goes on."""
     return 0 if record.end else _now(LIVE_SECONDS)
@@ -186,21 +184,14 @@ def _alias_target(address: str, uri: str) -> tuple[str, str]:
 
 
 @st.cache_resource(max_entries=MODELS, show_spinner=False)
-def _model(address: str, name: str, version: str) -> LoadedModel:
+def _model(address: str, name: str, version: str, birth: str) -> LoadedModel:
     uri = f"models:/{name}/{version}"
     return LoadedModel(_tracking().load_registered(uri), uri)
 
 
 @st.cache_resource(max_entries=100, show_spinner=False)
-def _version_files(address: str, uri: str) -> dict[str, Path]:
+def _version_files(address: str, uri: str, birth: str) -> dict[str, Path]:
     return _tracking().version_files(uri)
-
-
-@st.cache_resource(max_entries=DATASETS, show_spinner=False)
-def _dataset(specification: str) -> ImageDataset:
-    from gdm_core.data import load_dataset
-
-    return load_dataset(**json.loads(specification))
 
 
 @st.cache_resource(ttl=LIST_SECONDS, max_entries=4, show_spinner=False)

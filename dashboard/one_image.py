@@ -8,11 +8,12 @@ from dataclasses import replace
 
 import streamlit as st
 
-from dashboard import loading, scoring
+from dashboard import scoring
 from dashboard.choices import version_name
 from dashboard.loading import LoadedModel
 from dashboard.page import plain, sentence
 from dashboard.scoring import Picture, Sight, Subject, example_pictures
+from dashboard.trained_on import dataset_or_word
 from dashboard.uploads import PRIVACY, uploaded_pictures
 from pipelines.tracking import ModelVersion
 
@@ -60,12 +61,8 @@ def sights(subjects: Sequence[Subject], picture: Picture) -> dict[str, Sight]:
 
 
 def _test_image(subject: Subject, formats: Sequence[scoring.Format]) -> Picture | None:
-    card = subject.stored.card
-    try:
-        data = loading.dataset({**card.dataset["specification"], "download": False})
-    except (KeyError, ValueError) as error:
-        name = plain(str(card.dataset.get("name", "this data set")))
-        st.warning(f"No test images of {name} here: {plain(str(error))}", icon=":material/image_not_supported:")
+    data = dataset_or_word(subject.stored.card, "test")
+    if data is None:
         return None
     test = data.splits["test"]
     last = len(test) - 1

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import streamlit as st
 from torch import Tensor
 
-from dashboard import loading
+from dashboard import trained_on
 from dashboard.chains import SATURATED, share_at_the_edge
 from gdm_core.contract import RunsChains, has
-from gdm_core.data import evaluation_images
+from gdm_core.data import DataError, ImageDataset, Treatment, evaluation_images
 from gdm_core.storage import StoredModel
 
 COMPARED = 300  # validation images
@@ -24,19 +22,22 @@ def say_if_saturated(stored: StoredModel, pixels: Tensor) -> None:
     """
     if stored.model.pixels == "binary" or not has(stored.model, RunsChains):
         return
-    specification = json.dumps(stored.card.dataset.get("specification"), sort_keys=True)
-    excess = share_at_the_edge(pixels) - _edge_of_data(specification, stored.treatment.label, stored)
+    excess = share_at_the_edge(pixels) - _edge_of_data(stored)
     if excess > SATURATED:
         st.warning(f"The chains saturate: {excess:.0%} more of the drawn pixels are at 0 or 1 than of the data's. They "
                    "have left the images the model knows: these are no results. Train with a smaller step or a "
                    "stronger penalty.", icon=":material/warning:")  # fmt: skip
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
-def _edge_of_data(specification: str, treatment: str, _stored: StoredModel) -> float:
+def _edge_of_data(stored: StoredModel) -> float:
     """The share of the validation pixels at 0 or 1; 0 where the data set is not on this machine."""
     try:
-        data = loading.dataset({**_stored.card.dataset["specification"], "download": False})
-    except (KeyError, ValueError):
+        data = trained_on.dataset(stored.card)
+    except DataError:
         return 0.0
-    return share_at_the_edge(evaluation_images(data.splits["validation"], _stored.treatment)[:COMPARED])
+    return _edge(data.digest, stored.treatment.label, data, stored.treatment)
+
+
+@st.cache_data(max_entries=32, show_spinner=False)
+def _edge(digest: str, label: str, _data: ImageDataset, _treatment: Treatment) -> float:
+    return share_at_the_edge(evaluation_images(_data.splits["validation"], _treatment)[:COMPARED])

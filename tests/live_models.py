@@ -9,7 +9,7 @@ import torch
 import gdm_core.models  # noqa: F401
 from gdm_core.anomaly.calibration import calibrate
 from gdm_core.contract import Batch, TrainingConfig
-from gdm_core.data import load_dataset, treatment_for
+from gdm_core.data import ImageDataset, load_dataset, treatment_for
 from gdm_core.registry import build_model
 from gdm_core.storage import save_model
 from pipelines.tracking import MlflowTracker
@@ -33,20 +33,21 @@ ARGUMENTS = {
 
 def register_model(
     folder: Path, name: str, with_calibration: bool = True, updates: int = 1, learning_rate: float = 1e-3,
-    **arguments: object,
+    data: ImageDataset | None = None, **arguments: object,
 ) -> str:  # fmt: skip
-    """Train a tiny model on a few digits, store and register it as digits-NAME; its address."""
-    data = load_dataset("digits")
+    """Train a tiny model on a few digits, or on `data`, store and register it as digits-NAME; its address."""
+    data = data or load_dataset("digits")
     torch.manual_seed(0)
     model = build_model(name, data.data_shape, **ARGUMENTS[name], **arguments)
     treatment = treatment_for(None, data.levels, model.pixels)
-    batch = Batch(treatment(data.splits["train"].images[:200]), data.splits["train"].labels[:200])
+    seen = data.splits["train"].take(torch.arange(min(200, len(data.splits["train"]))))
+    batch = Batch(treatment(seen.images), seen.labels)
     for phase in model.training_phases(TrainingConfig(epochs=1, learning_rate=learning_rate)):
         for _ in range(updates):
             phase.update(batch)
     images = treatment(data.splits["calibration"].images[:CALIBRATION_IMAGES])
     tensors = calibrate(model.eval(), images).to_tensors() if with_calibration else None
-    dataset = {"name": "digits", "digest": data.digest, "levels": data.levels, "specification": data.specification}
+    dataset = {"name": data.name, "digest": data.digest, "levels": data.levels, "specification": data.specification}
     save_model(model, folder / name, dataset=dataset, treatment=treatment, calibration=tensors)
     return _register(folder / name, model.family, name, treatment.label, model.pixels, data.digest)
 

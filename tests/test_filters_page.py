@@ -211,13 +211,13 @@ def test_nonsense_in_the_address_is_dropped(models, sent):
 
 
 def test_without_the_data_set_the_weights_are_still_shown(models, monkeypatch):
-    from dashboard import loading
+    from dashboard import trained_on
     from gdm_core.data.errors import DataError
 
-    def gone(specification: dict) -> None:
+    def gone(card: object) -> None:
         raise DataError("its files are not here")
 
-    monkeypatch.setattr(loading, "dataset", gone)
+    monkeypatch.setattr(trained_on, "dataset", gone)
     test = page("filters", models=RBM)
     assert "No validation images of digits here" in test.warning[0].value and len(captions(test)) == 8
 

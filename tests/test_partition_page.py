@@ -13,7 +13,7 @@ import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
-from dashboard import loading, partition
+from dashboard import loading, partition, trained_on
 from dashboard.jobs import Cancelled, Job
 from dashboard.views import model_evaluation
 from dashboard.views import model_partition as view
@@ -183,10 +183,10 @@ def test_a_model_whose_chains_do_not_start_at_images_says_so(models, monkeypatch
 
 
 def test_without_the_data_it_says_what_is_missing(models, monkeypatch) -> None:
-    def nowhere(specification):
+    def nowhere(card):
         raise DataError("digits is not here: put it into GDM_DATA")
 
-    monkeypatch.setattr(loading, "dataset", nowhere)
+    monkeypatch.setattr(trained_on, "dataset", nowhere)
     test = page("model", model="digits-rbm/1")
     assert "No validation images of digits here" in test.warning[0].value and "GDM" in test.warning[0].value
     assert all(one.label != "Anneal" for one in test.button)

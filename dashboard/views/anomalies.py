@@ -12,7 +12,7 @@ from functools import partial
 
 import streamlit as st
 
-from dashboard import loading, offers, polarity, scoring
+from dashboard import loading, offers, polarity, scoring, trained_on
 from dashboard.choices import pick_models, say_if_gone, version_name, with_former
 from dashboard.example_images import NORMAL, example_sets
 from dashboard.job_panel import session_jobs, show_state, watch
@@ -22,6 +22,7 @@ from dashboard.scoring import FORMER_SCORES, Picture, ScoreBook, Sight, Subject
 from dashboard.uploads import PRIVACY, uploaded_pictures
 from dashboard.views.anomaly_results import Results, draw
 from gdm_core.anomaly import get_scorer, rate_warning, scorers_for, smallest_p
+from gdm_core.data import ImageDataset
 from gdm_core.registry import model_class
 from gdm_core.storage import StorageError
 from pipelines.tracker import StoreError
@@ -133,7 +134,7 @@ def _images_wanted(chosen: Sequence[ModelVersion]) -> tuple[list, list[str]]:
 
 def _example_kinds(chosen: Sequence[ModelVersion], has_uploads: bool) -> list[str]:
     try:
-        sets, _ = example_sets(_dataset(chosen))
+        sets = example_sets(_dataset(chosen))
     except (StoreError, StorageError, ValueError) as error:
         st.caption(f"No built-in examples: {sentence(error)}")
         return []
@@ -147,14 +148,11 @@ def _example_kinds(chosen: Sequence[ModelVersion], has_uploads: bool) -> list[st
     return [kind for kind in sets if kind in kinds]
 
 
-def _dataset(chosen: Sequence[ModelVersion]) -> dict:
-    """The data set of the first model chosen, as its card describes it."""
+def _dataset(chosen: Sequence[ModelVersion]) -> ImageDataset:
+    """The data set of the first model chosen."""
     if not chosen:
         raise ValueError("choose a model first")
-    dataset = loading.model(chosen[0].uri).stored.card.dataset
-    if not isinstance(dataset.get("specification"), dict):
-        raise ValueError(f"{version_name(chosen[0])} does not say which data set it was trained on")
-    return dataset
+    return trained_on.dataset(loading.model(chosen[0].uri).stored.card)
 
 
 def _pictures(
@@ -162,9 +160,9 @@ def _pictures(
 ) -> list[Picture]:
     pictures = uploaded_pictures(files, formats, "anomalies", tell=False)
     if kinds:
-        sets, levels = example_sets(_dataset(chosen))
+        data = _dataset(chosen)
         for kind in kinds:
-            pictures = pictures + scoring.example_pictures(sets[kind], levels, kind, formats)
+            pictures = pictures + scoring.example_pictures(example_sets(data)[kind], data.levels, kind, formats)
     return pictures
 
 

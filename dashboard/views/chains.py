@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import streamlit as st
 import torch
 from torch import Tensor
 
-from dashboard import chains, images, loading, offers, scoring
+from dashboard import chains, images, loading, offers, scoring, trained_on
 from dashboard.chains import Classify, Course
 from dashboard.choices import pick_models, say_if_gone, version_name
 from dashboard.figures.chains import chain_figure
@@ -24,7 +23,7 @@ from dashboard.page import plain
 from dashboard.scoring import Subject
 from dashboard.uploads import PRIVACY, uploaded_pictures
 from gdm_core.contract import RunsChains
-from gdm_core.data import ImageDataset, evaluation_images
+from gdm_core.data import DataError, ImageDataset, Treatment, evaluation_images
 from gdm_core.randomness import seeded_generator
 
 DATA, NOISE, UPLOAD = "Test images", "Noise", "Upload"
@@ -124,19 +123,16 @@ def _uploaded(subjects: Sequence[Subject], n: int) -> list[tuple[Subject, Tensor
 def _dataset(subject: Subject) -> ImageDataset | None:
     """The data set it was trained on, where its files are on this machine."""
     try:
-        return loading.dataset({**subject.stored.card.dataset["specification"], "download": False})
-    except (KeyError, ValueError):
+        return trained_on.dataset(subject.stored.card)
+    except DataError:
         return None
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
-def _compared(specification: str, treatment: str, _subject: Subject) -> tuple[Tensor, Classify | None]:
+def _compared(digest: str, treatment: str, _data: ImageDataset, _see: Treatment) -> tuple[Tensor, Classify | None]:
     """Validation images as the model sees them, and who tells the class of an image where the data has classes."""
-    data = _dataset(_subject)
-    if data is None:
-        return torch.zeros(0, *_subject.format[0]), None
-    train, see = data.splits["train"], _subject.stored.treatment
-    seen = evaluation_images(data.splits["validation"], see)[:COMPARED]
+    train, see = _data.splits["train"], _see
+    seen = evaluation_images(_data.splits["validation"], see)[:COMPARED]
     if train.labels is None:
         return seen, None
     known = see(train.images[: chains.MOST_NEIGHBOURS], seeded_generator(0, "neighbours"))
@@ -151,8 +147,10 @@ def _key(subject: Subject) -> str:
 
 
 def _start(subject: Subject, request: Request, x: Tensor) -> Job:
-    specification = json.dumps(subject.stored.card.dataset.get("specification"), sort_keys=True)
-    data, classify = _compared(specification, subject.stored.treatment.label, subject)
+    dataset, see = _dataset(subject), subject.stored.treatment
+    data, classify = torch.zeros(0, *subject.format[0]), None
+    if dataset is not None:
+        data, classify = _compared(dataset.digest, see.label, dataset, see)
     work = chains.running(
         subject.stored.model, subject.lock, x, request.steps, request.temperature, request.seed, classify, data
     )

@@ -27,6 +27,7 @@ from dashboard.job_panel import session_jobs, show_state, watch
 from dashboard.jobs import Job
 from dashboard.page import plain
 from dashboard.scoring import Picture, Sight, Subject, example_pictures
+from dashboard.trained_on import dataset_or_word
 from dashboard.uploads import PRIVACY, uploaded_pictures
 from gdm_core.contract import Classifies
 from gdm_core.data import ImageDataset
@@ -60,7 +61,7 @@ def render() -> None:
     subjects = one_image.alike(offers.load([version] if version else []))
     if not subjects:
         return
-    subject, data = subjects[0], _dataset(subjects[0])
+    subject, data = subjects[0], dataset_or_word(subjects[0].stored.card, "test")
     asked = _asked(subject, data)
     known = _keep("about", subject.uri, knowing(subject.stored.model, subject.lock))
     jobs = {"about": known}
@@ -79,17 +80,6 @@ def _keep(what: str, wanted: object, work) -> Job:
 def _finished(what: str, job: Job) -> bool:
     key = f"classes {what}"
     return show_state(job, key, partial(session_jobs().forget, key))
-
-
-def _dataset(subject: Subject) -> ImageDataset | None:
-    """The data set the model was trained on; None where it is not here, and the page says so."""
-    card = subject.stored.card
-    try:
-        return loading.dataset({**card.dataset["specification"], "download": False})
-    except (KeyError, ValueError) as error:
-        name = plain(str(card.dataset.get("name", "this data set")))
-        st.warning(f"No test images of {name} here: {plain(str(error))}", icon=":material/image_not_supported:")
-        return None
 
 
 def _names(data: ImageDataset | None, classes: int) -> list[str]:

@@ -17,7 +17,7 @@ from dashboard.hidden_units import IMAGES, Layer, driving_images, measuring, wei
 from dashboard.job_panel import session_jobs, show_state, watch
 from dashboard.jobs import Job
 from dashboard.loading import LoadedModel
-from dashboard.page import plain
+from dashboard.trained_on import dataset_or_word
 from dashboard.weight_colours import clear_png, gradient, laid_out, limit_of, on_white, share_beyond
 from gdm_core.contract import Filters, HiddenLayers, has
 from gdm_core.data.pictures import curves, grid, is_signal, to_picture
@@ -26,7 +26,7 @@ from pipelines.tracking import ModelVersion
 MOST_USED, LEAST_USED, LARGEST = "Most used first", "Least used first", "Largest weights first"
 SIDE, LARGE_SIDE, DOWNLOAD_COLUMNS = 84, 168, 12
 AT_ONCE = (24, 48, 96, 192)
-SORTED_BY_NORM = "so nothing is known of how much its units are used, and they are sorted by the norm of their weights."
+SORTED_BY_NORM = "so nothing is known of how much its units are used, and they are sorted by the norm of their weights"
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,17 +92,10 @@ def _pick_layer(names: list[str], controls: DeltaGenerator) -> str:
 def _validation_images(loaded: LoadedModel) -> Tensor | None:
     """The first validation images as the model sees them; None where its units cannot be measured, and it says why."""
     if not has(loaded.model, HiddenLayers):
-        st.caption(f"This model does not say which of its units an image switches on, {SORTED_BY_NORM}")
+        st.caption(f"This model does not say which of its units an image switches on, {SORTED_BY_NORM}.")
         return None
-    card = loaded.stored.card
-    try:
-        data = loading.dataset({**card.dataset["specification"], "download": False})
-    except (KeyError, ValueError) as error:
-        name = plain(str(card.dataset.get("name", "this data set")))
-        st.warning(f"No validation images of {name} here, {SORTED_BY_NORM} {plain(str(error))}",
-                   icon=":material/image_not_supported:")  # fmt: skip
-        return None
-    return loaded.stored.treatment(data.splits["validation"].images[:IMAGES])
+    data = dataset_or_word(loaded.stored.card, "validation", f", {SORTED_BY_NORM}")
+    return None if data is None else loaded.stored.treatment(data.splits["validation"].images[:IMAGES])
 
 
 def _measured(loaded: LoadedModel, x: Tensor | None) -> Job | None:

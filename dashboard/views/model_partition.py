@@ -14,6 +14,7 @@ from dashboard.offers import able
 from dashboard.page import plain
 from dashboard.partition import IMAGES, Line, annealing, lines
 from dashboard.tables import csv_of
+from dashboard.trained_on import dataset_or_word
 from dashboard.views import model_evaluation
 from gdm_core.contract import Anneals
 from gdm_core.data import evaluation_images
@@ -60,15 +61,8 @@ def _show_stored(version: ModelVersion) -> None:
 
 def _validation_images(loaded: LoadedModel) -> Tensor | None:
     """The first validation images as the model sees them; None where they are not here, and it says so."""
-    card = loaded.stored.card
-    try:
-        data = loading.dataset({**card.dataset["specification"], "download": False})
-    except (KeyError, ValueError) as error:
-        name = plain(str(card.dataset.get("name", "this data set")))
-        st.warning(f"No validation images of {name} here, and annealing back from images needs some. "
-                   f"{plain(str(error))}", icon=":material/image_not_supported:")  # fmt: skip
-        return None
-    return evaluation_images(data.splits["validation"], loaded.stored.treatment)[:IMAGES]
+    data = dataset_or_word(loaded.stored.card, "validation", ", and annealing back from images needs some")
+    return None if data is None else evaluation_images(data.splits["validation"], loaded.stored.treatment)[:IMAGES]
 
 
 # --- annealing here and now -------------------------------------------------------------------------------------------
