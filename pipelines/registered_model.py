@@ -86,9 +86,15 @@ def alias_history(name: str, alias: str | None = None) -> list[AliasChange]:
 
 
 def previous_version(name: str, alias: str = "champion") -> str | None:
-    """The version an alias pointed at before the present one: where a roll-back leads. None where there was none."""
-    versions = [change.version for change in alias_history(name, alias) if change.version is not None]
-    earlier = [version for version in versions if version != versions[-1]]
+    """The version an alias pointed at before the present one: where a roll-back leads. None where there was none.
+
+    Of those that are still registered; and whoever moved the alias, also where MLflow's own pages did, without history.
+    """
+    history, store = alias_history(name, alias), client()
+    with store_errors():
+        present = store.get_registered_model(name).aliases.get(alias)
+        there = {str(version.version) for version in store.search_model_versions(f"name = '{name}'")}
+    earlier = [change.version for change in history if change.version in there - {str(present)}]
     return earlier[-1] if earlier else None
 
 

@@ -17,8 +17,9 @@ import torch
 from gdm_core.anomaly.scorers import score_images
 from gdm_core.randomness import seeded_generator
 from pipelines import tracking
+from pipelines.store import client
 from pipelines.tracking import MlflowTracker, StorageError, StoreError
-from tests.stores import NAME, finished_run, store, tiny_model  # noqa: F401
+from tests.stores import NAME, finished_run, new_store, store, tiny_model, using  # noqa: F401
 
 ROOT = Path(tracking.__file__).parents[1]
 
@@ -89,10 +90,23 @@ def test_addresses_resolve(versions: list[tuple[str, str]]) -> None:
             tracking.resolve(wrong)
 
 
+def test_a_version_that_was_deleted_is_no_way_back(tmp_path: Path) -> None:
+    with using(new_store(tmp_path)):
+        for seed in range(3):
+            finished_run(tmp_path / f"model{seed}", -8.0, seed)
+            tracking.set_alias(NAME, "champion", str(seed + 1))
+        assert tracking.previous_version(NAME) == "2"
+        client().delete_model_version(NAME, "2")
+        assert tracking.previous_version(NAME) == "1"
+
+
 def test_the_alias_history_leads_back(versions: list[tuple[str, str]]) -> None:
     history = tracking.alias_history(NAME, "champion")
     assert [change.version for change in history] == ["1", "2"]
     assert tracking.previous_version(NAME) == "1"
+    client().set_registered_model_alias(NAME, "champion", "1")  # as MLflow's own pages do it, without our history
+    assert tracking.previous_version(NAME) == "2"
+    tracking.set_alias(NAME, "champion", "2")
     tracking.set_alias(NAME, "old", "1")
     tracking.delete_alias(NAME, "old")
     assert [change.version for change in tracking.alias_history(NAME, "old")] == ["1", None]
