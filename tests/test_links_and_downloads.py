@@ -10,7 +10,7 @@ import pytest
 import streamlit as st
 from PIL import Image
 
-from dashboard import images
+from dashboard import images, latent_paths
 from dashboard.views.anomaly_results import IN_TABLE
 from tests.live_models import register_model
 from tests.stores import new_store, using
@@ -22,7 +22,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
     """A store with models that draw, run chains and walk; {architecture: address}."""
     folder = tmp_path_factory.mktemp("links")
     with using(new_store(folder)):
-        yield {name: register_model(folder, name) for name in ("rbm", "vae", "independent_bernoulli")}
+        yield {name: register_model(folder, name) for name in ("rbm", "vae", "dcgan")}
 
 
 @pytest.fixture
@@ -125,3 +125,51 @@ def test_the_chosen_image_its_map_and_both_are_one_download(models, files) -> No
     seen, heat, over = (picture[:, i * width // 3 + 20 : (i + 1) * width // 3 - 20] for i in range(3))
     assert width > 3 * height and set(numpy.unique(seen)) <= {0, 255}  # a binary model's image
     assert (heat == 0).all(-1).any() and len(numpy.unique(over)) > 2
+
+
+# --- interpolation ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "name"),
+    [
+        ({"between": "Two test images", "from": "3", "to": "5", "steps": "4"}, "path-from3-to5-steps4.png"),
+        ({"between": "Two random points", "seed": "7"}, "path-seed7-steps10.png"),
+        ({"between": "Random walk", "seed": "7", "frames": "16"}, "walk-seed7-frames16.gif"),
+    ],
+)
+def test_downloaded_ways_are_called_by_what_was_asked(models, files, query: dict[str, str], name: str) -> None:
+    page("interpolate", models="digits-vae/1", **query)
+    assert f"digits-vae-1-{name}" in files
+
+
+def test_another_model_leaves_the_first_ones_way_as_it_is(models) -> None:
+    test = page("interpolate", models="digits-vae/1", between="Random walk", frames="16")
+    walked = test.session_state["_jobs"].get(f"interpolate {models['vae']}").result
+    finished(test.multiselect(key="models").set_value(["digits-vae/1", "digits-dcgan/1"]).run())
+    jobs = test.session_state["_jobs"]
+    assert jobs.get(f"interpolate {models['vae']}").result is walked
+    assert jobs.get(f"interpolate {models['dcgan']}").result.count == 16 and len(test.get("download_button")) == 4
+
+
+def test_a_walk_stands_still_where_it_is_not_to_play(models) -> None:
+    query = {"models": "digits-vae/1", "between": "Random walk", "frames": "16"}
+
+    def shown(test) -> str:
+        return next(element.proto.body for element in test.get("html") if "<img" in element.proto.body)
+
+    assert "image/gif" in shown(page("interpolate", **query)) and 'class="still"' in shown(page("interpolate", **query))
+    assert "image/gif" not in shown(page("interpolate", **query, play="false"))
+
+
+def test_a_way_that_fails_is_told_and_the_others_go_on(models, monkeypatch) -> None:
+    random_walk = latent_paths.random_walk
+
+    def fails_for_the_gan(loaded, seed: int, frames: int):
+        if "dcgan" in loaded.uri:
+            raise ValueError("this latent space has a hole")
+        return random_walk(loaded, seed, frames)
+
+    monkeypatch.setattr(latent_paths, "random_walk", fails_for_the_gan)
+    test = page("interpolate", models=["digits-dcgan/1", "digits-vae/1"], between="Random walk", frames="16")
+    assert len(test.error) == 1 and len(test.get("download_button")) == 2

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import streamlit as st
-import torch
-from torch import Tensor
 
-from dashboard import images, latent_paths, loading, offers
+from dashboard import latent_paths, loading, offers
 from dashboard.choices import pick_models, say_if_gone, version_name
-from dashboard.gallery import Shown, row, strip
 from dashboard.loading import LoadedModel
 from dashboard.page import plain
 from dashboard.scoring import Format, Picture, example_pictures
 from dashboard.uploads import PRIVACY, uploaded_pictures
+from dashboard.views.interpolation_results import Asked, rows, show, walk
 from gdm_core.contract import Decodes, Encodes, has
 from gdm_core.data.dataset import Split
-from gdm_core.data.pictures import grid
 from pipelines.tracking import ModelVersion
 
 TEST_IMAGES, UPLOADS, POINTS, WALK = "Two test images", "Two uploads", "Two random points", "Random walk"
-CELL, WALK_SIDE, FILM_CELL, FILM_COLUMNS = 80, 240, 40, 12
 
 Loaded = tuple[ModelVersion, LoadedModel]
 
@@ -86,17 +82,42 @@ def _between_images(loaded: list[Loaded], mode: str) -> None:
     pictures = _uploads(formats) if mode == UPLOADS else _test_images(loaded, formats)
     if len(pictures) < 2:
         return
+    between = "uploads" if mode == UPLOADS else f"from{st.session_state['from']}-to{st.session_state['to']}"
+    asked = []
     for version, one in loaded:
         ends = [picture.stored[_format(one)] for picture in pictures]
+        request = (mode, ways, steps, *(stored.numpy().tobytes() for stored in ends))
         pair = [latent_paths.seen(one, stored) for stored in ends]
-        _rows(version, ways, partial(latent_paths.between_images, one, ends), steps, pair)
+        work = rows(partial(latent_paths.between_images, one, ends), ways, steps, pair)
+        asked.append(Asked(version, request, work, f"{_file(version)}-path-{between}-steps{steps}"))
+    show(asked)
 
 
 def _between_points(loaded: list[Loaded]) -> None:
     ways, steps = _ways_and_steps()
     seed = _seed()
-    for version, one in loaded:
-        _rows(version, ways, partial(latent_paths.between_points, one, seed), steps)
+    show([
+        Asked(version, (POINTS, ways, steps, seed),
+              rows(partial(latent_paths.between_points, one, seed), ways, steps),
+              f"{_file(version)}-path-seed{seed}-steps{steps}")
+        for version, one in loaded
+    ])  # fmt: skip
+
+
+def _walks(loaded: list[Loaded]) -> None:
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    frames = int(left.slider("Frames", 16, 96, 48, 8, key="frames", bind="query-params"))
+    play = right.toggle("Play", True, key="play", bind="query-params", help="Off: the walks stand still.")
+    seed = _seed()
+    show([
+        Asked(version, (WALK, seed, frames), walk(one, seed, frames),
+              f"{_file(version)}-walk-seed{seed}-frames{frames}")
+        for version, one in loaded
+    ], bool(play))  # fmt: skip
+
+
+def _file(version: ModelVersion) -> str:
+    return f"{version.name}-{version.version}"
 
 
 def _ways_and_steps() -> tuple[list[str], int]:
@@ -164,48 +185,3 @@ def _uploads(formats: list[Format]) -> list[Picture]:
 
 def _format(loaded: LoadedModel) -> Format:
     return tuple(loaded.stored.card.data_shape), loaded.stored.treatment.stored_levels
-
-
-def _rows(
-    version: ModelVersion, ways: Sequence[str], path: Callable[[str, int], Tensor], steps: int,
-    ends: Sequence[Tensor] = (),
-) -> None:  # fmt: skip
-    """A row of images for each way, between the two ends where they are images."""
-    _heading(version)
-    rows = [path(way, steps) for way in ways]
-    names = ("from", "to")[: len(ends)]
-    edges = [Shown(images.image_png(x, CELL), end, CELL, end) for x, end in zip(ends, names, strict=True)]
-    for way, frames in zip(ways, rows, strict=True):
-        cells = [Shown(images.image_png(x, CELL), f"{way}, step {i} of {steps}", CELL) for i, x in enumerate(frames, 1)]
-        st.caption(way)
-        st.html(row(cells, *edges))
-    if rows:
-        content = images.png(grid(torch.cat(rows), steps, images.enlargement(*rows[0].shape[-2:], CELL)))
-        st.download_button("PNG", content, f"{version.name}-{version.version}-path.png", "image/png",
-                           f"png {version.uri}", on_click="ignore", icon=":material/download:")  # fmt: skip
-
-
-def _walks(loaded: list[Loaded]) -> None:
-    frames = int(st.slider("Frames", 16, 96, 48, 8, key="frames", bind="query-params"))
-    seed = _seed()
-    for version, one in loaded:
-        _walk(version, latent_paths.random_walk(one, seed, frames), seed)
-
-
-def _walk(version: ModelVersion, frames: Tensor, seed: int) -> None:
-    """The walk as an animation and as a filmstrip."""
-    _heading(version)
-    moving = images.animation(frames, WALK_SIDE)
-    film = images.png(grid(frames, FILM_COLUMNS, images.enlargement(*frames.shape[-2:], FILM_CELL)))
-    name = f"{version.name}-{version.version}-walk-seed{seed}"
-    left, right = st.columns([1, 2], gap="medium")
-    left.html(strip([Shown(moving, f"a random walk of {version_name(version)}", WALK_SIDE, "", "image/gif")]))
-    left.download_button("GIF", moving, f"{name}.gif", "image/gif", f"gif {version.uri}", on_click="ignore",
-                         icon=":material/download:")  # fmt: skip
-    right.image(film, alt=f"the {len(frames)} frames of the walk, row by row")
-    right.download_button("Filmstrip", film, f"{name}.png", "image/png", f"film {version.uri}", on_click="ignore",
-                          icon=":material/download:")  # fmt: skip
-
-
-def _heading(version: ModelVersion) -> None:
-    st.markdown(f"**{plain(version_name(version))}** :gray[{plain(version.dataset)} · {plain(version.treatment)}]")
