@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import textwrap
 import threading
 
 import pytest
@@ -39,6 +41,11 @@ def script() -> None:
 
     job = session_jobs().keep("one", "the same request", work)
     watch([job], draw)
+
+
+def script_text() -> str:
+    """The same as a file."""
+    return textwrap.dedent(inspect.getsource(script)) + "\n\nscript()\n"
 
 
 @pytest.fixture
