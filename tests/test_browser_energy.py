@@ -72,6 +72,9 @@ def test_chains_start_at_noise_and_are_followed_step_by_step(page, address, mode
     page.keyboard.press("ArrowLeft")
     page.locator("img[alt='chain 3 of digits-rbm/1 after 196 steps']").wait_for()
     settled(page)
+    page.goto(page.url)  # a link to this step
+    page.locator("img[alt='chain 3 of digits-rbm/1 after 196 steps']").wait_for()
+    settled(page)
 
 
 @torch.no_grad()
