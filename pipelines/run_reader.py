@@ -158,7 +158,8 @@ def per_image_likelihood(run_id: str) -> dict[str, numpy.ndarray]:
     bad = [name for name, values in tensors.items() if values.dim() != 1]
     if bad:
         raise StorageError(
-            f"{LIKELIHOOD_FILE} of run {run_id}: {bad[0]!r} is not one number per image; evaluate it again"
+            f"{LIKELIHOOD_FILE} of run {run_id}: {bad[0]!r} is not one number per image; "
+            f"`python -m pipelines rerun {run_id}` repeats the run"
         )
     return {name: values.double().numpy() for name, values in tensors.items()}
 
