@@ -13,6 +13,7 @@ from dashboard.choices import pick_models, say_if_gone, version_name
 from dashboard.loading import LoadedModel
 from dashboard.page import plain
 from dashboard.scoring import Format, Picture, example_pictures
+from dashboard.trained_on import dataset_or_word
 from dashboard.uploads import PRIVACY, uploaded_pictures
 from dashboard.views.interpolation_results import Asked, rows, show, walk
 from gdm_core.contract import Decodes, Encodes, has
@@ -142,12 +143,8 @@ def _new_seed() -> None:
 
 def _test_images(loaded: list[Loaded], formats: list[Format]) -> list[Picture]:
     """Two test images of the first model's data set, by their numbers or by chance."""
-    card = loaded[0][1].stored.card
-    try:
-        data = loading.dataset({**card.dataset["specification"], "download": False})
-    except (KeyError, ValueError) as error:
-        name = plain(str(card.dataset.get("name", "this data set")))
-        st.warning(f"No test images of {name} here: {plain(str(error))}", icon=":material/image_not_supported:")
+    data = dataset_or_word(loaded[0][1].stored.card, "test")
+    if data is None:
         return []
     test = data.splits["test"]
     last = len(test) - 1
