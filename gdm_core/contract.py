@@ -48,14 +48,15 @@ from gdm_core.capabilities import (
 )
 
 __all__ = [
-    "CAPABILITIES", "PIXEL_KINDS", "Anneals", "Batch", "Classifies", "Completes", "CompletesStepwise", "Decodes",
-    "Discriminates", "DivergenceError", "Encodes", "Energy", "Enumerates", "ExactLikelihood", "Filters",
+    "AUTOCASTS", "CAPABILITIES", "PIXEL_KINDS", "Anneals", "Batch", "Classifies", "Completes", "CompletesStepwise",
+    "Decodes", "Discriminates", "DivergenceError", "Encodes", "Energy", "Enumerates", "ExactLikelihood", "Filters",
     "GenerativeModel", "HiddenLayers", "InAnyOrder", "LatentLikelihood", "Phase", "PixelConditional",
     "PixelLikelihood", "Reconstructs", "RunsChains", "Samples", "SamplesStepwise", "SurpriseMap", "TrainingConfig",
     "UnnormalisedBound", "Update", "capabilities", "has",
 ]  # fmt: skip
 
 PIXEL_KINDS = ("binary", "levels", "real")
+AUTOCASTS = {"float32": None, "bfloat16": torch.bfloat16}  # the precisions of training -> what autocast casts to
 
 
 @dataclass
@@ -120,6 +121,10 @@ class TrainingConfig:
     precision: str = "float32"  # or "bfloat16": autocast of the forward pass
     threads: int | None = None  # None leaves torch's own choice
 
+    def __post_init__(self) -> None:
+        if self.precision not in AUTOCASTS:
+            raise ValueError(f"precision must be one of {', '.join(AUTOCASTS)}, got {self.precision!r}")
+
 
 class GenerativeModel(nn.Module):
     """Base of every model: knows its image shape and which pixels it models.
@@ -169,12 +174,19 @@ class GenerativeModel(nn.Module):
         yield Phase("train", GradientUpdate(self, config), config.epochs)
 
     def check_images(self, x: Tensor) -> Tensor:
-        """Return x, or raise ValueError naming what is wrong with it (shape, type, NaN, range, binary, levels)."""
+        """Return x, or raise ValueError naming what is wrong with it (shape, type, NaN, range, binary, levels).
+
+        Images and weights have one precision, except under autocast.
+        """
         if x.dim() != 4 or tuple(x.shape[1:]) != self.data_shape:
             expected = ", ".join(map(str, self.data_shape))
             raise ValueError(f"images must have shape (N, {expected}), got {tuple(x.shape)}")
         if not x.is_floating_point():
             raise ValueError(f"images must be floating point, got {x.dtype}")
+        weights = next((weight.dtype for weight in self.parameters() if weight.is_floating_point()), x.dtype)
+        if x.dtype != weights and not torch.is_autocast_enabled(x.device.type):  # which brings them together
+            remedy = f"convert one of them, by images.to({weights}) or model.to({x.dtype})"
+            raise ValueError(f"images are {x.dtype} and the model's weights are {weights}: {remedy}")
         if self.pixels == "binary" and not torch.addcmul(x, x, x, value=-1).count_nonzero():  # x - x^2, NaN counts
             return x  # nothing else can be wrong with them
         if not torch.isfinite(x).all():

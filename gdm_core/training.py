@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from gdm_core.contract import Batch, DivergenceError, GenerativeModel, Phase, TrainingConfig
+from gdm_core.contract import AUTOCASTS, Batch, DivergenceError, GenerativeModel, Phase, TrainingConfig
 from gdm_core.randomness import random_state, seeded_generator, set_random_state
 
 
@@ -131,6 +131,7 @@ def _restore(model: GenerativeModel, phase: Phase, state: dict[str, Any]) -> Non
 
 
 def _autocast(config: TrainingConfig) -> contextlib.AbstractContextManager:
-    if config.precision == "float32":
+    dtype = AUTOCASTS[config.precision]
+    if dtype is None:
         return contextlib.nullcontext()
-    return torch.autocast(torch.device(config.device).type, dtype=torch.bfloat16)
+    return torch.autocast(torch.device(config.device).type, dtype=dtype)

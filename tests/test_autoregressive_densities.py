@@ -162,6 +162,25 @@ def test_bad_images_are_named(name):
                 verb(bad)
 
 
+@pytest.mark.parametrize(("weights", "images"), [(torch.float32, torch.float64), (torch.float64, torch.float32)])
+@pytest.mark.parametrize("name", BUILDERS)
+def test_images_of_another_precision_are_named(name, weights, images):
+    model, x, known = BUILDERS[name]((1, 3, 3), 2).to(weights), torch.zeros(2, 1, 3, 3), torch.ones(1, 1, 3, 3)
+    message = rf"images are {images} and the model's weights are {weights}: .* images\.to\({weights}\) or model\.to"
+    verbs = (model.log_prob, model.log_prob_map, lambda x: model.complete(x, known), lambda x: model.loss(Batch(x)))
+    for verb in verbs:
+        with pytest.raises(ValueError, match=message):
+            verb(x.to(images))
+    assert model.log_prob(x.to(weights)).dtype == weights
+
+
+def test_autocast_brings_precisions_together_by_itself():
+    model, x = BUILDERS["pixel_cnn"]((1, 3, 3), 2), torch.zeros(2, 1, 3, 3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.allclose(model.log_prob(x.bfloat16()).float(), model.log_prob(x).float(), atol=0.05)
+    assert torch.isfinite(model.bfloat16().log_prob(x.bfloat16())).all()
+
+
 @pytest.mark.parametrize("name", LEVEL_MODELS)
 def test_a_value_between_levels_is_named(name):
     with pytest.raises(ValueError, match="4 levels"):

@@ -469,7 +469,7 @@ def test_surprise_is_never_negative_and_needs_no_graph(case: Case) -> None:
 
 @cases_with("RunsChains")
 def test_chains_wander_among_images(case: Case) -> None:
-    model, x = any_parameters(case.build().eval(), scale=0.1), case.images(6)
+    model, x = any_parameters(case.build().eval(), scale=0.1), case.images(6).double()
     chain = model.chain_steps(x, generator=seeded_generator(0))
     steps = [next(chain) for _ in range(4)]
     assert all(model.check_images(step) is step for step in steps)

@@ -323,7 +323,7 @@ def test_bad_calls_are_refused() -> None:
     with pytest.raises(ValueError, match="n must be"):
         model.sample(0)
     with pytest.raises(ValueError, match="0 or 1"):
-        model.energy(torch.full((1, 1, 3, 3), 0.5))
+        model.energy(torch.full((1, 1, 3, 3), 0.5, dtype=torch.float64))
     with pytest.raises(ValueError, match="known"):
         model.complete(torch.zeros(2, 1, 3, 3), torch.ones(3, 1, 3, 3))
     with pytest.raises(ValueError, match=r"2\^31"):

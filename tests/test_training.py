@@ -407,6 +407,12 @@ SMALL = {
 }
 
 
+@pytest.mark.parametrize("precision", ["float16", "bf16", "double", ""])
+def test_a_precision_that_there_is_not_is_named(precision: str) -> None:
+    with pytest.raises(ValueError, match=f"precision must be one of float32, bfloat16, got '{precision}'"):
+        TrainingConfig(precision=precision)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", SMALL)
 def test_half_precision_learns_the_same(name: str, device: str) -> None:
