@@ -12,8 +12,9 @@ from torch import Tensor
 
 from gdm_core.layers.orderings import in_order
 from gdm_core.layers.raster_model import PARTICLES, RasterModel, choose
-from gdm_core.layers.sampling_arguments import draw_uniforms
+from gdm_core.layers.sampling_arguments import COLDEST, draw_uniforms
 from gdm_core.randomness import seeded_generator
+from gdm_core.registry import build_model
 from tests.autoregressive_cases import (
     BUILDERS,
     BY_SCALES,
@@ -272,8 +273,8 @@ def test_bad_requests_are_named(name):
             model.complete(x, known)
     with pytest.raises(ValueError, match="n must be at least 1"):
         model.sample(0)
-    for temperature in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="temperature must be positive"):
+    for temperature in (0.0, 1e-40, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="temperature must be at least 1e-06 and finite, got"):
             model.sample(1, temperature=temperature)
     with pytest.raises(ValueError, match="labels"):
         model.sample(2, labels=torch.tensor([1, 2]))
@@ -285,3 +286,20 @@ def test_bad_requests_are_named(name):
     for place in ((3, 0), (0, -1)):
         with pytest.raises(ValueError, match="row and column must lie in 3 x 3"):
             model.conditional(x, *place, torch.zeros(1))
+
+
+@pytest.mark.parametrize("kind", ["binary", "levels", "logistic", "real"])
+def test_the_lowest_temperature_draws_the_likeliest_values(kind):
+    """In float32, with logits far larger than a network's, and whatever the noise."""
+    model = {
+        "binary": lambda: build_model("pixel_cnn", (1, 3, 3), channels=4, blocks=1),
+        "levels": lambda: build_model("pixel_cnn", (1, 3, 3), channels=4, blocks=1, pixels="levels", levels=5),
+        "logistic": lambda: build_model("pixel_cnn_plus_plus", (1, 3, 3), channels=4, components=3, levels=9),
+        "real": lambda: build_model("rnade", (1, 3, 3), hidden_units=4, components=3),
+    }[kind]().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter)).mul_(4)
+    images = model.sample(200, temperature=COLDEST, generator=seeded_generator(0))
+    assert images.isfinite().all()
+    assert torch.allclose(images, images[:1].expand_as(images), atol=1e-3)

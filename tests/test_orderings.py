@@ -23,6 +23,7 @@ from gdm_core.layers.pixel_distribution import Bernoulli
 from gdm_core.layers.raster_sampling import Given
 from gdm_core.layers.value_sequence import in_sequence
 from gdm_core.randomness import seeded_generator
+from gdm_core.registry import build_model
 from tests.autoregressive_cases import chi_square_bound
 
 
@@ -40,6 +41,20 @@ from tests.autoregressive_cases import chi_square_bound
 def test_what_is_no_order_is_named(order: list, message: str) -> None:
     with pytest.raises(ValueError, match="order must be " + message):
         check_order(torch.tensor(order), 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+def test_whole_numbers_of_every_size_are_an_order(dtype: torch.dtype) -> None:
+    """Torch takes an index of bytes for a mask."""
+    model = build_model("eonade", (2, 2, 2), hidden_units=5).eval()
+    x, order = torch.rand(3, 2, 2, 2).round(), torch.arange(8).flip(0)
+    assert torch.equal(check_order(order.to(dtype), 8), order) and check_order(order.to(dtype), 8).dtype == torch.long
+    assert torch.equal(model.log_prob_in_order(x, order.to(dtype)), model.log_prob_in_order(x, order))
+
+
+def test_flags_are_no_order() -> None:
+    with pytest.raises(ValueError, match=r"order must be whole numbers \(2,\), got torch.bool"):
+        check_order(torch.tensor([False, True]), 2)
 
 
 def test_random_orders_are_every_permutation_equally_often() -> None:

@@ -20,12 +20,15 @@ from gdm_core.layers.value_sequence import in_images, in_sequence
 
 
 def check_order(order: Tensor, dimensions: int) -> Tensor:
-    """Return an order (D,), or raise ValueError where it is no permutation of 0..D - 1."""
-    if order.shape != (dimensions,) or order.is_floating_point():
+    """An order (D,) as long integers, or ValueError where it is no permutation of 0..D - 1.
+
+    Others would not do: torch takes an index of bytes for a mask.
+    """
+    if order.shape != (dimensions,) or order.is_floating_point() or order.is_complex() or order.dtype == torch.bool:
         raise ValueError(f"order must be whole numbers ({dimensions},), got {order.dtype} {tuple(order.shape)}")
     if (order.sort().values != torch.arange(dimensions, device=order.device)).any():
         raise ValueError(f"order must be a permutation of 0..{dimensions - 1}, got {order.tolist()}")
-    return order
+    return order.long()
 
 
 def random_orders(count: int, dimensions: int, generator: torch.Generator | None = None) -> Tensor:

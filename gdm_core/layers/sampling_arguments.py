@@ -9,6 +9,8 @@ from torch import Tensor
 
 from gdm_core.contract import GenerativeModel
 
+COLDEST = 1e-6  # the likeliest value is drawn long before; at 1e-40 logits that are divided by it are infinite
+
 
 def draw_uniforms(
     model: GenerativeModel, n: int, labels: Tensor | None, temperature: float, generator: torch.Generator | None
@@ -16,11 +18,11 @@ def draw_uniforms(
     """All the randomness of n images of a model without labels, one uniform per value: (n, C, H, W) on its device.
 
     Drawn up front where the generator lives, so that a seed gives the same images on every device.
-    Raises ValueError for n < 1, for labels and for a temperature that is not positive.
+    Raises ValueError for n < 1, for labels and for a temperature below COLDEST.
     """
     check_count_and_labels(model, n, labels)
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature must be positive and finite, got {temperature}")
+    if not (temperature >= COLDEST and math.isfinite(temperature)):
+        raise ValueError(f"temperature must be at least {COLDEST} and finite, got {temperature}")
     dtype = next(model.parameters()).dtype
     home = "cpu" if generator is None else generator.device
     return torch.rand(n, *model.data_shape, generator=generator, dtype=dtype, device=home).to(model.device)

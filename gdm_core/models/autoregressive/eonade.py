@@ -95,7 +95,7 @@ class EoNADE(OrderingEnsemble):
 
         Done for some places at a time, so that memory is bounded.
         """
-        check_order(order, self.dimensions)
+        order = check_order(order, self.dimensions)
         v = in_sequence(x)
         a, parts = self.hidden_bias.expand(1, len(v), -1), []
         for block in order.split(max(1, ROWS // max(1, len(v)))):
