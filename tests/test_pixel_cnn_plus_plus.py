@@ -248,3 +248,17 @@ def test_it_learns_that_rows_repeat(pixels):
         pass
     with torch.no_grad():
         assert -model.eval().log_prob(images).mean() < 3 * math.log(levels) + 0.5  # of 12 log(levels) without learning
+
+
+def test_half_precision_autocast_keeps_the_means_between_256_levels():
+    """Bright pixels under narrow logistics, where a mean that is rounded to bfloat16 is half a level off."""
+    model = build_model("pixel_cnn_plus_plus", (1, 6, 6), channels=6, components=2).eval()
+    x = torch.randint(248, 254, (40, 1, 6, 6)) / 255
+    with torch.no_grad():
+        model.output.weight.mul_(0.02)
+        model.output.bias.copy_(torch.tensor([0.0, 0.0, 0.9678, 0.9678, -5.0, -5.0]))
+        expected = model.log_prob_map(x)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = model.log_prob_map(x)
+    bits = (found - expected) / math.log(2)
+    assert bits.mean().abs() < 5e-4 and bits.abs().max() < 0.02

@@ -99,7 +99,8 @@ class PixelCNNPlusPlus(RasterModel):
         row_above, pixel_before = functional.pad(v, (0, 0, 1, -1)), functional.pad(v, (1, -1))
         above, before = self.first_above(row_above), self.first_row(row_above) + self.first_column(pixel_before)
         _, before = self.network((above, before), dropout)
-        output = self.output(functional.elu(before)).movedim(1, -1)  # (N, H, W, features)
+        with torch.autocast(x.device.type, enabled=False):  # near 1 two means in bfloat16 are half a bin of 256 apart
+            output = self.output(functional.elu(before).to(self.output.weight)).movedim(1, -1)  # (N, H, W, features)
         return torch.stack(list(self.colours.conditionals(output, x.unbind(1))), 1)
 
     def incremental(self, n: int) -> IncrementalPixelCNNPlusPlus:
