@@ -25,8 +25,7 @@ def show_versions(version: ModelVersion, versions: Sequence[ModelVersion]) -> No
     """All versions of the model's name, the actions on `version`, and the history of the aliases."""
     st.subheader("Versions and aliases", anchor=False)
     table = tables.model_table(versions)
-    links = bool(table["MLflow"].notna().any())
-    st.dataframe(table, hide_index=True, column_config=tables.model_columns(links), placeholder="–",
+    st.dataframe(table, hide_index=True, column_config=tables.model_columns(table), placeholder="–",
                  alt=f"Versions of {version.name}")  # fmt: skip
     with st.container(horizontal=True):
         if CHAMPION not in version.aliases:

@@ -20,7 +20,7 @@ UNITS = {
     "log-likelihood": "log-likelihood (nats per image)", "± s.e.": "standard error (nats per image)",
     "training": "training (s)", "sampling": "sampling 64 images (s)",
 }  # fmt: skip
-KIND_WIDTH = 220  # dots: the longest kind of likelihood is not cut
+LONGEST_KIND, KIND_WIDTH = "bound with estimated normaliser", 220  # dots
 HELP = {
     "log-likelihood": "Mean log p(x) of the test images in nats. Compare where data set and pixels are equal.",
     "± s.e.": "Standard error of that mean over the test images.",
@@ -45,8 +45,8 @@ def model_table(versions: Sequence[ModelVersion]) -> pandas.DataFrame:
     return _typed(pandas.DataFrame([_model_row(version, datasets[axis_of(version)]) for version in ordered]))
 
 
-def model_columns(links: bool) -> dict[str, Any]:
-    """How the columns of `model_table` are shown."""
+def model_columns(table: pandas.DataFrame) -> dict[str, Any]:
+    """How the columns of a `model_table` are shown."""
     formats = {
         "log-likelihood": "%.2f", "± s.e.": "%.2f", "bits/dim": "%.3f", "Fréchet": "%.2f", "parameters": "localized",
         "training": "%.1f s", "sampling": "%.2f s", "epochs": "%d",
@@ -54,16 +54,16 @@ def model_columns(links: bool) -> dict[str, Any]:
     columns: dict[str, Any] = {name: NUMBER(format=text, help=HELP.get(name)) for name, text in formats.items()}
     columns["test images"] = None  # for the CSV, and for whoever unhides it
     columns["pixels"] = st.column_config.TextColumn(help=HELP["pixels"])
-    columns["kind"] = st.column_config.TextColumn(help=HELP["kind"], width=KIND_WIDTH)
+    columns["kind"] = _kind_column(table)
     columns["model"] = st.column_config.TextColumn(pinned=True)
     columns["registered"] = st.column_config.DatetimeColumn(format="D MMM YYYY, HH:mm")
     columns["aliases"] = st.column_config.ListColumn()
-    columns["MLflow"] = st.column_config.LinkColumn(display_text="open") if links else None
+    columns["MLflow"] = _link_column(table)
     return columns
 
 
-def run_columns(links: bool) -> dict[str, Any]:
-    """How the columns of `run_table` are shown."""
+def run_columns(table: pandas.DataFrame) -> dict[str, Any]:
+    """How the columns of a `run_table` are shown."""
     return {
         "run": st.column_config.TextColumn(pinned=True),
         "started": st.column_config.DatetimeColumn(format="D MMM YYYY, HH:mm"),
@@ -72,11 +72,22 @@ def run_columns(links: bool) -> dict[str, Any]:
         "± s.e.": NUMBER(format="%.2f", help=HELP["± s.e."]),
         "bits/dim": NUMBER(format="%.3f", help=HELP["bits/dim"]),
         "test images": None,  # as in the table of models
-        "kind": st.column_config.TextColumn(help=HELP["kind"], width=KIND_WIDTH),
+        "kind": _kind_column(table),
         "pixels": st.column_config.TextColumn(help=HELP["pixels"]),
         "health": st.column_config.TextColumn(help=HELP["health"]),
-        "MLflow": st.column_config.LinkColumn(display_text="open") if links else None,
+        "MLflow": _link_column(table),
     }
+
+
+def _kind_column(table: pandas.DataFrame) -> Any:
+    """As wide as it must be: the longest kind of likelihood would be cut at the usual width."""
+    long = table["kind"].eq(LONGEST_KIND).any()
+    return st.column_config.TextColumn(help=HELP["kind"], width=KIND_WIDTH if long else None)
+
+
+def _link_column(table: pandas.DataFrame) -> Any:
+    """None, which hides the column, where MLflow's own pages are not known."""
+    return st.column_config.LinkColumn(display_text="open") if table["MLflow"].notna().any() else None
 
 
 def csv_of(table: pandas.DataFrame) -> bytes:

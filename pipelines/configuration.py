@@ -15,7 +15,6 @@ from gdm_core.data.treatments import TREATMENTS
 from gdm_core.registry import argument_defaults, build_model, check_arguments, model_class, pixel_kinds
 
 DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -135,8 +134,6 @@ def _training_config(model: str, given: dict[str, Any]) -> TrainingConfig:
             raise ValueError(f"{name} must be at least 1, got {value}")
     if not 0 < config.learning_rate < float("inf"):
         raise ValueError(f"learning_rate must be positive, got {config.learning_rate}")
-    if config.precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {config.precision!r}")
     threads = config.threads or torch.get_num_threads()
     return dataclasses.replace(config, device=_device(config.device), threads=threads)
 

@@ -185,7 +185,15 @@ def test_the_csv_of_models_counts_test_images_and_the_page_hides_them(store: dic
     table = tables.model_table([version_of("first"), version_of("without")])
     read = pandas.read_csv(io.BytesIO(tables.csv_of(table)), dtype=str)
     assert read["test images"].fillna("").tolist() == ["360", ""]
-    assert tables.model_columns(False)["test images"] is None and tables.run_columns(False)["test images"] is None
+    assert tables.model_columns(table)["test images"] is None
+    assert tables.run_columns(tables.run_table([record_of("first")]))["test images"] is None
+
+
+def test_the_column_of_kinds_is_as_wide_as_its_longest(store: dict) -> None:
+    for kind, width in (("exact", None), (tables.LONGEST_KIND, tables.KIND_WIDTH)):
+        models, runs = tables.model_table([version_of("first")]), tables.run_table([record_of("first")])
+        shown = [tables.model_columns(models.assign(kind=kind)), tables.run_columns(runs.assign(kind=kind))]
+        assert [columns["kind"].get("width") for columns in shown] == [width, width]
 
 
 def test_runs_carry_the_error_and_bits_per_dimension(store: dict) -> None:

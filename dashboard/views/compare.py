@@ -69,9 +69,8 @@ def _filtered(versions: Sequence[ModelVersion]) -> list[ModelVersion]:
 
 def _show_table(versions: Sequence[ModelVersion]) -> None:
     table = tables.model_table(versions)
-    links = bool(table["MLflow"].notna().any())
     st.dataframe(
-        table, hide_index=True, column_config=tables.model_columns(links), placeholder="–",
+        table, hide_index=True, column_config=tables.model_columns(table), placeholder="–",
         alt="Registered models with their numbers",
     )  # fmt: skip
     left, right = st.columns([4, 1], vertical_alignment="center")

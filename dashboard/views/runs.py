@@ -88,7 +88,7 @@ def _model(record: RunRecord) -> str:
 
 def _show_table(records: Sequence[RunRecord], is_cut: bool) -> None:
     table = tables.run_table(records)
-    columns = tables.run_columns(bool(table["MLflow"].notna().any()))
+    columns = tables.run_columns(table)
     st.dataframe(table, hide_index=True, column_config=columns, placeholder="–", height=_height(len(table)), alt="Runs")
     left, right = st.columns([4, 1], vertical_alignment="center")
     cut = f" Only the newest {NEWEST:,} runs of the store are listed." if is_cut else ""
