@@ -37,7 +37,7 @@ def by_axis(versions: Sequence[ModelVersion]) -> dict[Axis, list[ModelVersion]]:
 def titles(axes: Iterable[Axis]) -> dict[Axis, str]:
     """A title for each axis, no two alike: data set and treatment, and shape and digest only where those are alike."""
     return {
-        axis: ", ".join(filter(None, (axis.dataset, axis.treatment))) + more or "data set not noted"
+        axis: (", ".join(filter(None, (axis.dataset, axis.treatment))) or "data set not noted") + more
         for axis, more in _told_apart(axes).items()
     }
 

@@ -76,10 +76,10 @@ def say_if_not_offered(offered: Collection[str], key: str, why: Callable[[str], 
     """A link to what a picker does not offer says so, and why; to be called before the picker of this key."""
     note = f"_gone {key}"  # kept until the page is left, because a page draws itself again when a job of its ends
     if key not in st.session_state:
-        wanted = st.query_params.get_all(key)
-        st.session_state[note] = _gone([name for name in wanted if name not in offered], len(wanted), why)
-    if st.session_state.get(note):
-        st.warning(st.session_state[note], icon=":material/link_off:")
+        st.session_state[note] = st.query_params.get_all(key)
+    wanted = st.session_state.get(note, [])
+    if said := _gone([name for name in wanted if name not in offered], len(wanted), why):
+        st.warning(said, icon=":material/link_off:")
 
 
 def pick_some(

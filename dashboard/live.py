@@ -9,14 +9,12 @@ import streamlit as st
 
 from dashboard import loading
 from dashboard.page import guarded, plain
-from pipelines.store import store_address
 
 if TYPE_CHECKING:
     from pipelines.tracking import RunRecord
 
 RENEWED_SECONDS = 3
-SILENT_SECONDS = 120  # a live run is heard of every few seconds
-HEARD_SECONDS = 30  # how old that may be: it is read from two whole curves, also of runs that died long ago
+SILENT_SECONDS = 120  # a live run is heard of every few seconds, and what is known of it may be half a minute old
 SEEN = "live runs seen"
 FIRST_COMMAND = "python -m pipelines train nade --dataset digits"
 
@@ -58,7 +56,7 @@ def progress_of(record: RunRecord, epoch: int) -> float:
 
 
 def _show_progress(record: RunRecord) -> None:
-    silent = (datetime.now(UTC) - _last_heard(store_address(), record.run_id, record)).total_seconds()
+    silent = (datetime.now(UTC) - loading.last_sign_of_life(record)).total_seconds()
     if silent > SILENT_SECONDS:
         silence = f"{plain(_name(record))}: no sign of life for {silent / 60:,.0f} minutes."
         st.caption(f"{silence} If it was stopped, this goes on from its last checkpoint: "
@@ -72,11 +70,6 @@ def _show_progress(record: RunRecord) -> None:
     if loss is not None:
         parts.insert(1, f"loss {loss:.4g}")
     st.progress(progress_of(record, epoch), text=plain(f"{_name(record)}: {', '.join(parts)}"))
-
-
-@st.cache_resource(ttl=HEARD_SECONDS, max_entries=100, show_spinner=False)
-def _last_heard(address: str, run_id: str, _record: RunRecord) -> datetime:
-    return loading.last_sign_of_life(_record)
 
 
 def _name(record: RunRecord) -> str:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 LIST_SECONDS = 5  # how old a list of versions or runs may be
 LIVE_SECONDS = 2  # how old the numbers of a running run may be
+HEARD_SECONDS = 30  # and the moment it was last heard of
 MODELS, CURVES, PICTURES = 12, 2000, 500  # how many are kept
 
 
@@ -108,8 +109,8 @@ def curve(record: RunRecord, key: str) -> tuple[tuple[int, float], ...]:
 
 
 def last_sign_of_life(record: RunRecord) -> datetime:
-    """When a run that goes on was last heard of."""
-    return _tracking().last_sign_of_life(record)
+    """When a run that goes on was last heard of, as known for half a minute: it is read from two whole curves."""
+    return _last_sign_of_life(store_address(), record.run_id, record)
 
 
 def grids(record: RunRecord) -> dict[str, dict[int, str]]:
@@ -202,6 +203,11 @@ def _runs(address: str) -> tuple[RunRecord, ...]:
 @st.cache_resource(ttl=LIVE_SECONDS, max_entries=4, show_spinner=False)
 def _running(address: str) -> tuple[RunRecord, ...]:
     return tuple(_tracking().runs(status="RUNNING"))
+
+
+@st.cache_resource(ttl=HEARD_SECONDS, max_entries=100, show_spinner=False)
+def _last_sign_of_life(address: str, run_id: str, _record: RunRecord) -> datetime:
+    return _tracking().last_sign_of_life(_record)
 
 
 @st.cache_resource(max_entries=100, show_spinner=False)

@@ -83,6 +83,7 @@ def show(entry: Page) -> None:
     st.caption(entry.summary)
     with boundary():
         _wait_for_imports()
+        importlib.import_module("dashboard.replaced").forget_replaced()
         importlib.import_module(f"dashboard.views.{entry.name}").render()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +141,11 @@ def _model_row(version: ModelVersion, dataset: str) -> dict[str, Any]:
     }
 
 
+def _whole(number: float) -> int | None:
+    """A count; None for what is none: runs may come from anywhere."""
+    return int(number) if math.isfinite(number) else None
+
+
 def _run_row(record: RunRecord) -> dict[str, Any]:
     from pipelines.tracking import ui_link
 
@@ -152,7 +158,7 @@ def _run_row(record: RunRecord) -> dict[str, Any]:
         "seconds": record.seconds,
         "log-likelihood": record.metrics.get("test/log_likelihood"),
         "± s.e.": record.metrics.get("test/standard_error"),
-        "test images": record.metrics.get("test/count"),
+        "test images": _whole(record.metrics.get("test/count", math.nan)),
         "kind": record.tags.get("gdm.likelihood_kind", ""),
         "pixels": record.tags.get("gdm.treatment", ""),
         "bits/dim": record.metrics.get("test/bits_per_dimension"),

@@ -11,6 +11,7 @@ from gdm_core.data import DataError, ImageDataset, load_recorded
 from gdm_core.storage import Card
 
 DATASETS = 4  # are kept
+RETRY_SECONDS = 10  # how long one that is not here is not looked for again, which may mean to read a whole folder
 
 
 def dataset(card: Card) -> ImageDataset:
@@ -31,4 +32,15 @@ def dataset_or_word(card: Card, split: str, without: str = "") -> ImageDataset |
 
 @st.cache_resource(max_entries=DATASETS, show_spinner=False)
 def _dataset(specification: str, digest: str | None) -> ImageDataset:
-    return load_recorded(json.loads(specification), digest, download=False)
+    found = _tried(specification, digest)
+    if isinstance(found, DataError):
+        raise found
+    return found
+
+
+@st.cache_resource(ttl=RETRY_SECONDS, max_entries=DATASETS, show_spinner=False)
+def _tried(specification: str, digest: str | None) -> ImageDataset | DataError:
+    try:
+        return load_recorded(json.loads(specification), digest, download=False)
+    except DataError as error:
+        return error

@@ -96,7 +96,8 @@ def check_device(configuration: RunConfiguration) -> None:
     """Raise ValueError where a run that was made on a GPU is to go on, or to be repeated, on a machine without one."""
     if configuration.config.device == "cuda" and not torch.cuda.is_available():
         raise ValueError("the run was made on a GPU, and torch sees none here: "
-                         "`python -m pipelines rerun RUN_ID --device cpu` repeats it on the processor")  # fmt: skip
+                         "`python -m pipelines rerun RUN_ID --device cpu` repeats it on the processor, once a run that "
+                         "was written to a folder is imported")  # fmt: skip
 
 
 def treatment_of(configuration: RunConfiguration) -> Treatment:

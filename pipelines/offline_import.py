@@ -122,8 +122,11 @@ def _log(event: dict[str, Any], folder: Path, tracker: MlflowTracker, report: Im
         case "register":
             version = tracker.register(_inside(folder, event["file"]), event["name"], event["tags"])
             report.versions[folder.name] = (event["name"], version)
-        case "alias" if report.versions.get(folder.name, ("",))[0] == event["name"]:  # of its own model, no other's
-            tracker.set_alias(event["name"], event["alias"], report.versions[folder.name][1])
+        case "alias":
+            name, version = report.versions.get(folder.name, ("", ""))
+            if name != event["name"]:
+                raise StoreError(f"{event['name']} is not what this run registered")
+            tracker.set_alias(name, event["alias"], version)
 
 
 def _inside(folder: Path, file: str) -> Path:

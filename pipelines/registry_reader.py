@@ -6,6 +6,7 @@ them, for people without this project, is never run here.
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from dataclasses import dataclass
@@ -186,7 +187,7 @@ def _numbers(metrics: dict[str, float]) -> dict[str, Any]:
     """A run's final metrics under the names of ModelVersion."""
 
     def whole(key: str) -> int | None:
-        return int(metrics[key]) if key in metrics else None
+        return int(metrics[key]) if math.isfinite(metrics.get(key, math.nan)) else None
 
     interval = [metrics.get(f"log_partition/{part}") for part in ("value", "low", "high")]
     return {

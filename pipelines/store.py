@@ -174,6 +174,9 @@ def _sqlite_sentence(path: Path, reason: str) -> str:
 
 
 def shown_address(address: str) -> str:
-    """The address without a user's name and password in it."""
+    """The address of a server without a user's name and password in it; that of a file as it is."""
     scheme, separator, rest = address.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+    if not is_server(address):
+        return address
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"

@@ -109,6 +109,7 @@ def _guarded(
     try:
         checkpoint.begin(configuration.to_json())
         result = _run(configuration, dataset, tracker, checkpoint, watch, announce)
+        tracker.finish("FINISHED")
     except KeyboardInterrupt:
         announce(f"`{go_on}` goes on from the last checkpoint")
         with _marking(announce):
@@ -117,32 +118,32 @@ def _guarded(
     except Exception as error:
         if isinstance(error, StoreError):
             announce(f"`{go_on}` goes on from the last checkpoint")
-        with _marking(announce):
-            _log_failure(tracker, error)
+        _log_failure(tracker, error, announce)
         raise
-    tracker.finish("FINISHED")
     checkpoint.remove()
     return result
 
 
 @contextlib.contextmanager
 def _marking(announce: Callable[[str], None]) -> Iterator[None]:
-    """While a run is told what stopped it: a store that does not take that either must not hide it."""
+    """While a run is told what stopped it: a store or a disk that does not take that either must not hide it."""
     try:
         yield
-    except StoreError as refused:
-        announce(f"the run stays marked as running: {refused}")
+    except (StoreError, OSError) as refused:
+        announce(f"what stopped the run could not be written to it: {refused}")
 
 
-def _log_failure(tracker: Tracker, error: Exception) -> None:
+def _log_failure(tracker: Tracker, error: Exception, announce: Callable[[str], None]) -> None:
     """Its traceback; and a verdict on its health, where learning diverged too often for an evaluation to make one."""
-    with tempfile.TemporaryDirectory() as folder:
+    with _marking(announce), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "traceback.txt"
         path.write_text(traceback.format_exc())
         tracker.log_file(path)
     if isinstance(error, DivergenceError):
-        tracker.set_tags({"gdm.health": "bad"})
-    tracker.finish("FAILED")
+        with _marking(announce):
+            tracker.set_tags({"gdm.health": "bad"})
+    with _marking(announce):
+        tracker.finish("FAILED")
 
 
 def _run(

@@ -13,13 +13,14 @@ import pandas
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from dashboard import live, loading, page, pairs, tables, training_curves
+from dashboard import loading, page, pairs, tables, training_curves
 from dashboard.axes import Axis, groups, titles, why_no_likelihood
 from dashboard.figures.curves import curve_figure
 from dashboard.figures.likelihoods import MARKS
 from dashboard.views import runs
 from pipelines import tracking
 from pipelines.epoch_log import VALIDATION_IMAGES
+from pipelines.registry_reader import _numbers
 from pipelines.store import client
 from pipelines.tracking import ModelVersion, RunRecord
 from tests.stores import new_store, tiny_model, using
@@ -189,6 +190,22 @@ def test_the_csv_of_models_counts_test_images_and_the_page_hides_them(store: dic
     assert tables.run_columns(tables.run_table([record_of("first")]))["test images"] is None
 
 
+@pytest.mark.parametrize("count, shown", [(360.0, 360), (10.5, 10), (float("inf"), None), (float("nan"), None)])
+def test_counts_of_runs_from_anywhere_are_whole_or_missing(store: dict, count: float, shown: int | None) -> None:
+    record = record_of("first")
+    table = tables.run_table([replace(record, metrics={**record.metrics, "test/count": count})])
+    assert table["test images"].tolist() == [shown] or (shown is None and table["test images"].isna().all())
+    assert _numbers({"test/count": count})["test_count"] == shown
+
+
+def test_a_note_on_filters_goes_when_they_do(store: dict) -> None:
+    name = tables.run_name(record_of("first"))
+    test = healthy(show("runs", runs=name, text="levels"))
+    assert "left out by these filters" in words(test)
+    test.text_input(key="text").set_value("").run()
+    assert "left out by these filters" not in words(healthy(test))
+
+
 def test_the_column_of_kinds_is_as_wide_as_its_longest(store: dict) -> None:
     for kind, width in (("exact", None), (tables.LONGEST_KIND, tables.KIND_WIDTH)):
         models, runs = tables.model_table([version_of("first")]), tables.run_table([record_of("first")])
@@ -241,8 +258,8 @@ def test_sessions_share_what_was_last_heard_of_a_run(store: dict, monkeypatch: p
     reads = []
     trains = (record_of("first"),)
     monkeypatch.setattr(loading, "running", lambda: trains)
-    monkeypatch.setattr(loading, "last_sign_of_life", lambda record: reads.append(record) or datetime.now(UTC))
-    live._last_heard.clear()
+    monkeypatch.setattr(tracking, "last_sign_of_life", lambda record: reads.append(record) or datetime.now(UTC))
+    loading._last_sign_of_life.clear()
     for _ in range(2):
         assert "Training now" in words(healthy(show("runs")))
     assert len(reads) == 1

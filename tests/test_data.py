@@ -69,8 +69,13 @@ def test_a_recorded_data_set_is_the_one_it_was(digits: ImageDataset) -> None:
 
 
 @pytest.mark.parametrize(
-    "record", [None, [], {}, {"seed": 0}, {"name": 3}, {"name": "digits", "seed": "0"}, {"name": "digits", "run": "x"}]
-)
+    "record",
+    [
+        None, [], {}, {"seed": 0}, {"name": 3}, {"name": None}, {"name": "digits", "seed": "0"},
+        {"name": "digits", "seed": -1}, {"name": "digits", "seed": 2**70}, {"name": "digits", "seed": True},
+        {"name": "digits", "run": "x"},
+    ],
+)  # fmt: skip
 def test_a_record_that_names_no_data_set_is_refused(record: object) -> None:
     with pytest.raises(DataError, match="names no data set"):
         load_recorded(record)

@@ -207,7 +207,9 @@ def test_an_import_names_aliases_of_its_own_model_only_and_its_card_has_the_last
     offline.set_alias(NAME, "mine", "1")
     offline.set_alias("digits-other", "champion", "1")
     offline.finish()
-    name, number = import_directory(tmp_path / "runs").versions[offline.run_id]
+    report = import_directory(tmp_path / "runs")
+    assert len(report.problems) == 1 and "digits-other is not what this run registered" in report.problems[0]
+    name, number = report.versions[offline.run_id]
     version = tracking.get_version(f"models:/{name}/{number}")
     assert "mine" in version.aliases
     assert "champion" not in tracking.get_version("models:/digits-other/1").aliases

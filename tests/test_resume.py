@@ -13,6 +13,7 @@ import pytest
 from gdm_core.training import Progress
 from pipelines import run_reader
 from pipelines.configuration import RunConfiguration, resolve
+from pipelines.offline import OfflineTracker
 from pipelines.run_writer import MlflowTracker
 from pipelines.tracker import StoreError
 from pipelines.training_run import RunResult, resume_run, start_run
@@ -121,14 +122,32 @@ def test_a_store_that_goes_away_keeps_the_first_error_and_the_checkpoint(
                 for method in ("log_metrics", "log_file", "set_tags", "finish"):
                     patch.setattr(MlflowTracker, method, down)
 
-        with pytest.raises(StoreError, match="call 1"):  # the second comes of marking the run
+        with pytest.raises(StoreError, match="call 1"):  # the others come of marking the run
             start_run(configuration("vae"), checkpoint_seconds=0.0, watch=watch, announce=said.append)
     run_id = said[0].split()[1]
     assert said[1:] == [
         f"`python -m pipelines train --resume {run_id}` goes on from the last checkpoint",
-        "the run stays marked as running: the store is down, call 2",
+        "what stopped the run could not be written to it: the store is down, call 2",  # its traceback
+        "what stopped the run could not be written to it: the store is down, call 3",  # that it failed
     ]
     assert run_reader.get_run(run_id).status == "RUNNING"
     resumed = resume_run(run_id, announce=lambda _: None)
     assert resumed.weights_digest == uninterrupted("vae", tmp_path / "whole").weights_digest
     assert [step for step, _ in run_reader.metric_history(run_id, "train/loss")] == [1, 2, 3, 4]
+
+
+def test_a_full_disk_does_not_hide_what_stopped_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+
+    def full(*_: object) -> None:
+        raise OSError("no space left on device")
+
+    def watch(progress: Progress) -> None:
+        monkeypatch.setattr(OfflineTracker, "log_file", full)
+        raise ValueError("the real cause")
+
+    with pytest.raises(ValueError, match="the real cause"):
+        start_run(configuration("vae"), offline=tmp_path, watch=watch, announce=said.append)
+    assert said[1:] == ["what stopped the run could not be written to it: no space left on device"]
+    events = (tmp_path / said[0].split()[1] / "events.jsonl").read_text()
+    assert '"status": "FAILED"' in events  # which still could be written

@@ -73,8 +73,8 @@ def load_recorded(specification: object, digest: str | None = None, download: bo
     """
     kinds = {"name": str, "root": str, "size": int, "channels": int, "seed": int}
     if not isinstance(specification, dict) or "name" not in specification or not all(
-        name in kinds and isinstance(value, (kinds[name], type(None))) for name, value in specification.items()
-    ):  # fmt: skip
+        type(value) is kinds.get(name) for name, value in specification.items()
+    ) or not 0 <= specification.get("seed", 0) < 2**32:  # fmt: skip
         raise DataError(f"the record {str(specification)[:100]} names no data set: train the model again")
     data = load_dataset(**specification, download=download and "root" not in specification)
     if digest not in (None, data.digest):

@@ -26,9 +26,10 @@ def check_order(order: Tensor, dimensions: int) -> Tensor:
     """
     if order.shape != (dimensions,) or order.is_floating_point() or order.is_complex() or order.dtype == torch.bool:
         raise ValueError(f"order must be whole numbers ({dimensions},), got {order.dtype} {tuple(order.shape)}")
+    order = order.long()
     if (order.sort().values != torch.arange(dimensions, device=order.device)).any():
         raise ValueError(f"order must be a permutation of 0..{dimensions - 1}, got {order.tolist()}")
-    return order.long()
+    return order
 
 
 def random_orders(count: int, dimensions: int, generator: torch.Generator | None = None) -> Tensor:

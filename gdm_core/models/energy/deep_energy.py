@@ -150,7 +150,7 @@ class DeepEnergy(GenerativeModel):
         self, x: Tensor, temperature: float = 1.0, generator: torch.Generator | None = None
     ) -> Iterator[Tensor]:
         """Yield images (N, C, H, W) after every Langevin step from x on, without end."""
-        x = self.check_images(x).to(next(self.parameters()).dtype)
+        x = self.check_images(x)
         while True:
             x = self.step(x, temperature, generator)
             yield x
