@@ -30,12 +30,14 @@ def show_curves(records: Mapping[str, RunRecord], metric: str) -> None:
         curves = {name: points for name, points in curves.items() if points}
         kinds = {name: kind_of(records[name], metric) for name in curves} if "log_likelihood" in metric else {}
         shown |= set(kinds.values())
-        if curves:
-            st.markdown(f"**{plain(title)}**") if title else None
-            st.plotly_chart(
-                curve_figure(curves, metric, colours, kinds), key=f"curves {title}", config={"displayModeBar": False},
-                alt=", ".join(filter(None, (f"{in_words(metric)} of {len(curves)} runs while training", title))),
-            )  # fmt: skip
+        if not curves:
+            continue
+        if title:
+            st.markdown(f"**{plain(title)}**")
+        st.plotly_chart(
+            curve_figure(curves, metric, colours, kinds), key=f"curves {title}", config={"displayModeBar": False},
+            alt=", ".join(filter(None, (f"{in_words(metric)} of {len(curves)} runs while training", title))),
+        )  # fmt: skip
     if remarks := remarks_on(metric, shown):
         st.caption(" ".join(remarks))
 
