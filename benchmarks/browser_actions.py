@@ -15,6 +15,7 @@ from PIL import Image
 from playwright.sync_api import BrowserContext, Page
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
+from dashboard.figures.curves import in_words
 from gdm_core.data import load_dataset
 from pipelines.starter import DATASET
 
@@ -68,15 +69,20 @@ CLASSIFY = Change(
 )  # fmt: skip
 
 
+def titled(metrics: tuple[str, str]) -> tuple[tuple[str, str], tuple[str, str]]:
+    """Curves of these metrics: by the title of their axis."""
+    return (".ytitle", in_words(metrics[0])), (".ytitle", in_words(metrics[1]))
+
+
 def changes(models: dict[str, str]) -> list[Change]:
     """One or two widgets of every page; `models` maps an architecture to the name pickers show."""
     rbm, nade, cnn = (models[name] for name in ("rbm", "nade", "pixel_cnn"))
     parts, metrics = ("train/kl", "train/reconstruction"), ("train/loss", "validation/log_likelihood")
-    curves, caption = ".ytitle", "[data-testid=stCaptionContainer]"
+    caption = "[data-testid=stCaptionContainer]"
     return [
         Change("", "Second", "second model", choose, (nade, cnn),
                (("[data-testid=stMetric]", f"minus {nade}"), ("[data-testid=stMetric]", f"minus {cnn}"))),
-        Change("", "Metric", "metric of the curves", choose, parts, ((curves, parts[0]), (curves, parts[1]))),
+        Change("", "Metric", "metric of the curves", choose, parts, titled(parts)),
         Change("samples", "Images", "number of images, drawn anew", type_number, ("9", "16"),
                (("img[alt^='9 samples']", ""), ("img[alt^='16 samples']", ""))),
         Change("interpolate", "Steps", "steps", slide, ("ArrowRight", "ArrowLeft"),
@@ -91,7 +97,7 @@ def changes(models: dict[str, str]) -> list[Change]:
                (("img[alt='weights of unit 3, large']", ""), ("img[alt='weights of unit 5, large']", ""))),
         Change("anomalies", "False-alarm rate", "false-alarm rate", type_number, ("10", "5"),
                ((caption, "rate 10.00%"), (caption, "rate 5.00%"))),
-        Change("runs", "Metric", "metric of the curves", choose, metrics, ((curves, metrics[0]), (curves, metrics[1]))),
+        Change("runs", "Metric", "metric of the curves", choose, metrics, titled(metrics)),
         Change("model", "Model", "model", choose, (rbm, nade), ((caption, "rbm ·"), (caption, "nade ·"))),
         *([CLASSIFY] if CLASSIFIERS & models.keys() else []),
     ]  # fmt: skip

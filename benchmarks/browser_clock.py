@@ -21,9 +21,9 @@ QUIET_SECONDS, PATIENCE = 1.0, 60.0
 CLOCK = """
 (() => {
   if (window !== window.top) return;
-  const kinds = KINDS, seen = {};
+  const kinds = KINDS, seen = {}, present = {};
   for (const kind in kinds) seen[kind] = [];
-  const clock = window.clock = {seen, acted: null, wanted: null, appeared: null};
+  const clock = window.clock = {seen, present, acted: null, wanted: null, appeared: null};
   performance.setResourceTimingBufferSize(5000);
   for (const event of ["click", "keydown"]) {
     addEventListener(event, () => { if (clock.appeared === null) clock.acted = performance.now(); }, true);
@@ -34,6 +34,7 @@ CLOCK = """
     for (const kind in kinds) {
       const count = [...document.querySelectorAll(kinds[kind])].filter(shown).length;
       while (seen[kind].length < count) seen[kind].push(now);
+      present[kind] = count;
     }
     if (clock.wanted && clock.appeared === null) {
       const found = [...document.querySelectorAll(clock.wanted.selector)];
@@ -64,7 +65,7 @@ def settled_counts(page: Page) -> dict[str, int]:
             before, since = now, time.monotonic()
         elif time.monotonic() - since > QUIET_SECONDS:
             _check_errors(page)
-            return now[1]
+            return page.evaluate("() => window.clock.present")  # without the previews that went again
         page.wait_for_timeout(50)
     raise RuntimeError(f"{page.url} did not come to rest within {PATIENCE:.0f} s")
 
