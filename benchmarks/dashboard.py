@@ -1,6 +1,6 @@
 """How quickly the dashboard answers in a real browser, over the models and runs of the current store.
 
-    python benchmarks/dashboard.py [--loads 7]       about three minutes; wants a quiet machine
+    python benchmarks/dashboard.py [--loads 7]       some ten minutes; wants a quiet machine
 
 Prints benchmarks/results/dashboard.md and writes it, with the same numbers as dashboard.json beside it. It starts a
 dashboard of its own, and a trivial Streamlit page with one chart as this machine's yardstick, opens both in Chromium in
