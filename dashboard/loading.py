@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from gdm_core.storage import Card, StoredModel
     from pipelines.tracking import AliasChange, ModelVersion, RunRecord
 
+NEWEST_RUNS = 1000  # are listed, at most
 LIST_SECONDS = 5  # how old a list of versions or runs may be
 LIVE_SECONDS = 2  # how old the numbers of a running run may be
 HEARD_SECONDS = 30  # and the moment it was last heard of
@@ -197,7 +198,7 @@ def _version_files(address: str, uri: str, birth: str) -> dict[str, Path]:
 
 @st.cache_resource(ttl=LIST_SECONDS, max_entries=4, show_spinner=False)
 def _runs(address: str) -> tuple[RunRecord, ...]:
-    return tuple(_tracking().runs(limit=1000))
+    return tuple(_tracking().runs(limit=NEWEST_RUNS))
 
 
 @st.cache_resource(ttl=LIVE_SECONDS, max_entries=4, show_spinner=False)

@@ -17,7 +17,6 @@ from dashboard import loading, page, pairs, tables, training_curves
 from dashboard.axes import Axis, groups, titles, why_no_likelihood
 from dashboard.figures.curves import curve_figure
 from dashboard.figures.likelihoods import MARKS
-from dashboard.views import runs
 from pipelines import tracking
 from pipelines.epoch_log import VALIDATION_IMAGES
 from pipelines.registry_reader import _numbers
@@ -235,13 +234,13 @@ def test_a_link_to_runs_that_are_not_offered_says_why(store: dict) -> None:
 
 def test_where_runs_are_cut_off_it_is_said(store: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     first = record_of("first")
-    others = (replace(first, run_id=f"{number:032x}", name=f"run{number}") for number in range(1, runs.NEWEST))
+    others = (replace(first, run_id=f"{number:032x}", name=f"run{number}") for number in range(1, loading.NEWEST_RUNS))
     many = (first, *others)
     asked = []
     monkeypatch.setattr(tracking, "runs", lambda limit=None, status=None: asked.append(limit) or ())
     loading.refresh()
     loading.runs()
-    assert asked == [runs.NEWEST]
+    assert asked == [loading.NEWEST_RUNS]
     monkeypatch.setattr(loading, "runs", lambda: many)
     app = healthy(show("runs", runs="older 01234567", text="first"))
     assert "Only the newest 1,000 runs" in words(app) and "older than the newest 1,000" in app.warning[0].value

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 MOST_RUNS = 6
 SYSTEM = "system/"
-NEWEST = 1000  # runs that are read, at most
 
 
 def render() -> None:
@@ -35,7 +34,7 @@ def render() -> None:
     if not fitting:
         st.info("No run fits these filters: take one of them away.", icon=":material/filter_alt_off:")
         return
-    _show_table(fitting, is_cut=len(records) >= NEWEST)
+    _show_table(fitting, is_cut=len(records) >= loading.NEWEST_RUNS)
     names = {run_name(record): record for record in fitting}
     standard = [name for name, record in names.items() if record.status == "FINISHED"][:3] or list(names)[:1]
     say_if_not_offered(names, "runs", why_not_offered({run_name(record) for record in records}))
@@ -50,8 +49,9 @@ def render() -> None:
 
 def why_not_offered(listed: Collection[str]) -> Callable[[str], str]:
     """Why a link names a run that is not offered, given the names of all runs that are listed."""
-    gone = "not in the store (any more)"
-    absent = f"{gone}, or older than the newest {NEWEST:,} runs" if len(listed) >= NEWEST else gone
+    absent = "not in the store (any more)"
+    if len(listed) >= loading.NEWEST_RUNS:
+        absent += f", or older than the newest {loading.NEWEST_RUNS:,} runs"
     return lambda name: "left out by these filters" if name in listed else absent
 
 
@@ -91,7 +91,7 @@ def _show_table(records: Sequence[RunRecord], is_cut: bool) -> None:
     columns = tables.run_columns(table)
     st.dataframe(table, hide_index=True, column_config=columns, placeholder="–", height=_height(len(table)), alt="Runs")
     left, right = st.columns([4, 1], vertical_alignment="center")
-    cut = f" Only the newest {NEWEST:,} runs of the store are listed." if is_cut else ""
+    cut = f" Only the newest {loading.NEWEST_RUNS:,} runs of the store are listed." if is_cut else ""
     left.caption(f"{len(table):,} {'run' if len(table) == 1 else 'runs'}, newest first.{cut}")
     right.download_button(
         "CSV", tables.csv_of(table), "runs.csv", "text/csv", icon=":material/download:", on_click="ignore",
